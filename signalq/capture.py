@@ -1,0 +1,281 @@
+"""2 capture: a live signal becomes an encoded event, in the sender's process."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from django.core import signals as core_signals
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends import signals as backend_signals
+from django.db.models import Model, QuerySet, signals as model_signals
+from django.db.models.fields.files import FieldFile
+from django.dispatch import Signal
+
+from . import codec, conf, outbox
+from .context import current_delivery
+from .event import Event, ModelClass, Reference, Snapshot, uuid7
+from .exceptions import CaptureError, CascadeError, ConditionError, RegistrationError
+
+if TYPE_CHECKING:
+    from .receivers import AsyncReceiver
+
+    Receiver = AsyncReceiver[..., Any]
+
+DISPATCH_UID = "signalq"
+COLUMN = 255
+"""Characters that the outbox's text columns hold; anything longer is kept as its hash."""
+
+_REFUSED: dict[Signal, str] = {
+    model_signals.pre_init: "it is sent before there is anything to carry; use post_save with when=Created()",
+    model_signals.post_init: "it is sent for every row that is loaded, in the worker too; use post_save",
+    model_signals.class_prepared: "it is sent while models are being defined; use AppConfig.ready()",
+    backend_signals.connection_created: "it is about this process's own connection; use Django's @receiver",
+    core_signals.setting_changed: "it is about this process's own settings; use Django's @receiver",
+}
+
+
+def check(signal: Signal) -> None:
+    """Raise for a signal that no receiver in a worker can serve."""
+    if not isinstance(signal, Signal):
+        raise TypeError(f"async_receiver() takes a Signal or a list of them, not {signal!r}.")
+    if reason := _REFUSED.get(signal):
+        raise RegistrationError(f"{signal_name(signal)} cannot have an async receiver: {reason}.")
+
+
+_names: dict[Signal, str] = {}
+
+
+def signal_name(signal: Signal) -> str:
+    """The dotted name of a module-level signal: the same in every process.
+
+    Raises RegistrationError if there is none.
+    """
+    if signal not in _names:
+        found = [
+            f"{module_name}.{name}"
+            for module_name, module in list(sys.modules.items())
+            for name, value in list(getattr(module, "__dict__", {}).items())
+            if value is signal
+        ]
+        if not found:
+            raise RegistrationError(
+                f"{signal!r} is no module-level variable, so that no worker could find it: "
+                "assign it in a module, as in order_paid = Signal()."
+            )
+        # A module that imports the signal holds it too; where it is defined is mostly called "signals".
+        _names[signal] = min(found, key=lambda name: (not name.rpartition(".")[0].endswith("signals"), len(name), name))
+    return _names[signal]
+
+
+class Route:
+    """What Django's dispatcher calls: one for each signal and sender, with all its receivers."""
+
+    def __init__(self, signal: Signal, sender: Any) -> None:
+        self.signal, self.sender = signal, sender
+        self.receivers: tuple[Receiver, ...] = ()
+
+    def __call__(self, signal: Signal, sender: Any, **kwargs: Any) -> None:
+        if self.sender is None and _is_internal(sender):
+            return
+        receivers = [receiver for receiver in self.receivers if _wants(receiver, sender, kwargs)]
+        if receivers:
+            capture(signal, sender, kwargs, receivers)
+
+
+_routes: dict[tuple[int, int], Route] = {}
+
+
+def connect(signal: Signal, sender: Any, receiver: Receiver) -> None:
+    """Capture ``signal`` from ``sender`` (None: any) for ``receiver``."""
+    key = (id(signal), id(sender))
+    route = _routes.get(key)
+    if route is None:
+        route = _routes[key] = Route(signal, sender)
+    if receiver not in route.receivers:
+        route.receivers = (*route.receivers, receiver)
+    signal.connect(route, sender=sender, weak=False, dispatch_uid=DISPATCH_UID)
+    if signal is model_signals.pre_save:
+        model_signals.post_save.connect(_release, sender=sender, weak=False, dispatch_uid=f"{DISPATCH_UID}.held")
+
+
+def disconnect(signal: Signal, sender: Any, receiver: Receiver) -> None:
+    """The inverse of ``connect``: Django forgets the route with its last receiver."""
+    route = _routes.get((id(signal), id(sender)))
+    if route is not None:
+        route.receivers = tuple(known for known in route.receivers if known is not receiver)
+        if not route.receivers:
+            signal.disconnect(sender=sender, dispatch_uid=DISPATCH_UID)
+
+
+def capture(signal: Signal, sender: Any, kwargs: dict[str, Any], receivers: Iterable[Receiver]) -> None:
+    """Freeze one sending for ``receivers`` and leave it pending until its transaction commits."""
+    name = signal_name(signal)
+    subject = kwargs.get("instance")
+    batches: dict[str, list[outbox.Item]] = {}
+    texts: dict[tuple[str, ...], tuple[Event, str]] = {}
+    for receiver in receivers:
+        omit = receiver.options.omit
+        if omit not in texts:
+            texts[omit] = _event(signal, name, sender, kwargs, omit, texts)
+        event, text = texts[omit]
+        _check_size(receiver, text)
+        batches.setdefault(_alias(receiver, kwargs), []).append(_item(receiver, event, subject, text))
+    for using, items in batches.items():
+        pending = outbox.Pending(using, items)
+        if signal is model_signals.pre_save and not connections[using].in_atomic_block:
+            # Autocommit: the row may yet fail to be written, so the event waits for this instance's post_save.
+            subject.__dict__.setdefault("_signalq_held", []).append(pending)
+        else:
+            outbox.add(pending)
+
+
+def _release(instance: Model, **kwargs: Any) -> None:
+    for pending in instance.__dict__.pop("_signalq_held", ()):
+        outbox.add(pending)
+
+
+def _event(
+    signal: Signal, name: str, sender: Any, kwargs: dict[str, Any], omit: tuple[str, ...], siblings: dict[Any, Any]
+) -> tuple[Event, str]:
+    arguments = {key: value for key, value in kwargs.items() if key not in omit}
+    freeze_family = _FAMILIES.get(signal)
+    if freeze_family:
+        freeze_family(arguments)
+    cause = current_delivery()
+    chain = (*cause.event.chain, cause.receiver) if cause else ()
+    if len(chain) > conf.current().MAX_DEPTH:
+        raise CascadeError(
+            f"Handlers cause each other's events {len(chain)} deep, MAX_DEPTH is {conf.current().MAX_DEPTH}: "
+            f"{' -> '.join(chain)}. Use when=..., or queryset.update() in the handler, which sends no signal."
+        )
+    first = next(iter(siblings.values()), None)
+    event = Event(
+        id=first[0].id if first else uuid7(),
+        signal=name,
+        sender=sender,
+        arguments=arguments,
+        parent=cause.event.id if cause else None,
+        chain=chain,
+    )
+    return event, codec.dump_event(event, freeze)
+
+
+def _item(receiver: Receiver, event: Event, subject: Any, text: str) -> outbox.Item:
+    label = subject._meta.label_lower if isinstance(subject, Model) else ""
+    pk = _column(subject.pk) if isinstance(subject, Model) and subject.pk is not None else ""
+    return outbox.Item(
+        receiver=receiver.name,
+        durable=receiver.options.durable,
+        alone=receiver.options.travels_alone,
+        countdown=receiver.options.countdown,
+        event_id=event.id,
+        signal=event.signal,
+        sender=_column(_label(event.sender)),
+        object_pk=pk,
+        key=_column(f"{label}:{pk}") if pk else "",
+        payload=text,
+    )
+
+
+def freeze(value: Any) -> Any:
+    """Replace what lives in this process by what can travel. Raises CaptureError."""
+    if isinstance(value, Model):
+        if value.pk is None or value._state.adding:
+            raise CaptureError(f"the {value._meta.label} is not saved, so that no worker could load it.")
+        return Reference(value._meta.label_lower, value.pk, value._state.db or DEFAULT_DB_ALIAS)
+    if isinstance(value, type) and issubclass(value, Model):
+        return ModelClass(value._meta.label_lower)
+    raise CaptureError(f"a {type(value).__module__}.{type(value).__qualname__} has no lossless form.")
+
+
+def snapshot(instance: Model) -> Snapshot:
+    """``instance`` with the values of its concrete fields; deferred ones stay out, many-to-many and file contents too."""
+    state = instance._state
+    values = {
+        field.attname: _field_value(instance.__dict__[field.attname])
+        for field in instance._meta.concrete_fields
+        if field.attname in instance.__dict__
+    }
+    return Snapshot(instance._meta.label_lower, state.db or DEFAULT_DB_ALIAS, values, state.adding)
+
+
+def _field_value(value: Any) -> Any:
+    return value.name if isinstance(value, FieldFile) else value
+
+
+def _freeze_row(arguments: dict[str, Any]) -> None:
+    if "instance" in arguments:
+        arguments["instance"] = snapshot(arguments["instance"])
+
+
+def _freeze_delete(arguments: dict[str, Any]) -> None:
+    _freeze_row(arguments)
+    origin = arguments.get("origin")
+    if isinstance(origin, QuerySet):
+        arguments["origin"] = ModelClass(origin.model._meta.label_lower, rows=True)
+    elif isinstance(origin, Model):
+        arguments["origin"] = snapshot(origin)
+
+
+_FAMILIES: dict[Signal, Callable[[dict[str, Any]], None]] = {
+    model_signals.pre_save: _freeze_row,
+    model_signals.pre_delete: _freeze_delete,
+    model_signals.post_delete: _freeze_delete,
+}
+
+
+def _wants(receiver: Receiver, sender: Any, kwargs: dict[str, Any]) -> bool:
+    options = receiver.options
+    if kwargs.get("raw") is True and not options.raw:
+        return False
+    if options.using is not None and kwargs.get("using", options.using) != options.using:
+        return False
+    if options.when is None:
+        return True
+    try:
+        return bool(options.when(sender=sender, **kwargs))
+    except Exception as error:
+        raise ConditionError(f"when= of {receiver.name} raised {type(error).__name__}: {error}") from error
+
+
+def _is_internal(sender: Any) -> bool:
+    """Models whose signals would only ever be noise, or a loop, to a receiver without a sender."""
+    if not (isinstance(sender, type) and issubclass(sender, Model)):
+        return False
+    return sender.__module__ == "__fake__" or sender._meta.app_label in {"signalq", "django_celery_results"}
+
+
+def _alias(receiver: Receiver, kwargs: dict[str, Any]) -> str:
+    """The database whose transaction the event belongs to."""
+    if isinstance(kwargs.get("using"), str):
+        return str(kwargs["using"])
+    instance = kwargs.get("instance")
+    return receiver.options.using or (isinstance(instance, Model) and instance._state.db) or DEFAULT_DB_ALIAS
+
+
+def _check_size(receiver: Receiver, text: str) -> None:
+    settings = conf.current()
+    name = "MAX_PAYLOAD" if receiver.options.durable else "MAX_PAYLOAD_TRANSIENT"
+    limit = getattr(settings, name)
+    if len(text) > limit:
+        raise CaptureError(
+            f"The event for {receiver.name} is {len(text):,} bytes, {name} is {limit:,}: "
+            f"leave an argument out with omit=[...], send a reference to it, or raise SIGNALQ['{name}']."
+        )
+
+
+def _label(sender: Any) -> str:
+    if isinstance(sender, type) and issubclass(sender, Model):
+        return sender._meta.label_lower
+    return str(codec.global_name(sender) or sender) if sender is not None else ""
+
+
+def _column(value: Any) -> str:
+    """``value`` as text that every database's text column takes."""
+    text = str(value)
+    if len(text) <= COLUMN and text.isprintable():
+        return text
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

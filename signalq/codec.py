@@ -1,0 +1,297 @@
+"""Lossless JSON for everything an event may hold.
+
+What JSON has travels as itself; anything else as ``{"$": tag, "v": value}``. Text is ASCII throughout, because
+a database's text column or jsonb refuses or changes what JSON itself allows (NUL, lone surrogates, NaN, 1e16).
+Nothing is imported because a text names it: classes are looked up among the modules that are loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime as dt
+import decimal
+import enum
+import importlib
+import json
+import math
+import sys
+import uuid
+import zoneinfo
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.utils.functional import Promise
+from django.utils.safestring import SafeString, mark_safe
+
+from .event import Event, ModelClass, Reference, Snapshot
+from .exceptions import CaptureError, DecodeError, NewerVersion
+
+Default = Callable[[Any], Any]
+
+TAG = "$"
+VERSION = 1
+# Python refuses to convert integers beyond 4,300 digits from and to decimal text; hexadecimal has no such limit.
+_BIG = 1 << 63
+
+
+def dumps(value: Any, default: Default) -> str:
+    """``value`` as ASCII text; ``default`` replaces what the codec does not know by something that it does.
+
+    Raises CaptureError (from ``default``, as a rule) for what cannot be carried.
+    """
+    return json.dumps(encode(value, default), separators=(",", ":"), allow_nan=False)
+
+
+def loads(text: str) -> Any:
+    """What ``dumps`` was given. Raises DecodeError for anything else."""
+    with _damage():
+        return decode(json.loads(text))
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    try:
+        yield
+    except DecodeError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise DecodeError(f"This is not an event's text: {type(error).__name__}: {error}") from error
+
+
+def dump_event(event: Event, default: Default) -> str:
+    """``event`` as text. Raises CaptureError, which names the argument."""
+    arguments = {}
+    for name, value in event.arguments.items():
+        try:
+            arguments[name] = encode(value, default)
+        except (CaptureError, RecursionError) as error:
+            raise CaptureError(
+                f"Argument {name!r} of {event.signal} cannot be carried: {error} "
+                f"Leave it out with omit=[{name!r}], or send something that can."
+            ) from error
+    envelope = {
+        "v": VERSION,
+        "id": str(event.id),
+        "signal": event.signal,
+        "sender": encode(event.sender, default),
+        "arguments": arguments,
+        "parent": event.parent and str(event.parent),
+        "chain": event.chain,
+    }
+    return json.dumps(envelope, separators=(",", ":"), allow_nan=False)
+
+
+def load_event(text: str) -> Event:
+    """What ``dump_event`` was given, with rows as References. Raises DecodeError, NewerVersion."""
+    with _damage():
+        envelope = json.loads(text)
+        if envelope["v"] > VERSION:
+            raise NewerVersion(
+                f"The event has version {envelope['v']}, this signalq reads up to {VERSION}: update the worker."
+            )
+        return Event(
+            id=uuid.UUID(envelope["id"]),
+            signal=envelope["signal"],
+            sender=decode(envelope["sender"]),
+            arguments={name: decode(value) for name, value in envelope["arguments"].items()},
+            parent=envelope["parent"] and uuid.UUID(envelope["parent"]),
+            chain=tuple(envelope["chain"]),
+        )
+
+
+def encode(value: Any, default: Default) -> Any:
+    """``value`` in JSON's own types."""
+    encoder = _ENCODERS.get(type(value)) or _family(value)
+    if encoder is None:
+        return encode(default(value), default)
+    return encoder(value, default)
+
+
+def decode(value: Any) -> Any:
+    """The inverse of ``encode``."""
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TAG not in value:
+        return {key: decode(item) for key, item in value.items()}
+    decoder = _DECODERS.get(value[TAG])
+    if decoder is None:
+        raise DecodeError(f"The tag {value[TAG]!r} is not known to this version of signalq.")
+    return decoder(value["v"])
+
+
+def transform(value: Any, function: Callable[[Any], Any]) -> Any:
+    """``value`` with ``function`` applied to everything that is no container, however deep."""
+    kind = type(value)
+    if kind is dict:
+        return {transform(key, function): transform(item, function) for key, item in value.items()}
+    if kind in (list, tuple, set, frozenset):
+        return kind(transform(item, function) for item in value)
+    return function(value)
+
+
+def global_name(value: Any) -> str | None:
+    """``"module:qualname"`` of a class or function that can be found under it, else None."""
+    name = f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
+    try:
+        return name if _find(name) is value else None
+    except DecodeError:
+        return None
+
+
+def _find(name: str) -> Any:
+    module_name, _, path = name.partition(":")
+    if module_name.startswith("django.core.handlers."):
+        # The one exception to "nothing is imported": the senders of request signals, which no worker loads.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module_name)
+    found: Any = sys.modules.get(module_name)
+    if found is None:
+        raise DecodeError(f"{name!r} is in a module that is not loaded here: import it in an AppConfig.ready().")
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise DecodeError(f"{name!r} does not exist here. Was it renamed or removed?")
+    return found
+
+
+def _plain(value: Any, default: Default) -> Any:
+    return value
+
+
+def _tagged(tag: str, convert: Callable[[Any], Any]) -> Callable[[Any, Default], Any]:
+    return lambda value, default: {TAG: tag, "v": convert(value)}
+
+
+def _sequence(tag: str) -> Callable[[Any, Default], Any]:
+    return lambda value, default: {TAG: tag, "v": [encode(item, default) for item in value]}
+
+
+def _string(value: str, default: Default) -> Any:
+    if value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Two lone surrogates side by side would come back from JSON as one character.
+        return {TAG: "str", "v": _base64(value.encode("utf-8", "surrogatepass"))}
+    return value
+
+
+def _integer(value: int, default: Default) -> Any:
+    return value if -_BIG < value < _BIG else {TAG: "int", "v": hex(value)}
+
+
+def _float(value: float, default: Default) -> Any:
+    return value if math.isfinite(value) else {TAG: "float", "v": repr(value)}
+
+
+def _dict(value: dict[Any, Any], default: Default) -> Any:
+    if all(type(key) is str and key.isascii() for key in value) and TAG not in value:
+        return {key: encode(item, default) for key, item in value.items()}
+    pairs = [[encode(key, default), encode(item, default)] for key, item in value.items()]
+    return {TAG: "dict", "v": pairs}
+
+
+def _moment(value: dt.datetime | dt.time, default: Default) -> Any:
+    zone = value.tzinfo
+    if not (zone is None or type(zone) is dt.timezone or (isinstance(zone, zoneinfo.ZoneInfo) and zone.key)):
+        raise CaptureError(
+            f"{value!r} has a time zone of type {type(zone).__name__}, which cannot be carried: "
+            "use zoneinfo.ZoneInfo or datetime.timezone."
+        )
+    key = zone.key if isinstance(zone, zoneinfo.ZoneInfo) else None
+    bare = value.replace(tzinfo=None, fold=0) if key else value.replace(fold=0)
+    return {TAG: type(value).__name__, "v": [bare.isoformat(), key, value.fold]}
+
+
+def _moment_back(kind: type[dt.datetime] | type[dt.time]) -> Callable[[Any], Any]:
+    def back(v: Any) -> Any:
+        value = kind.fromisoformat(v[0]).replace(fold=v[2])
+        return value.replace(tzinfo=zoneinfo.ZoneInfo(v[1])) if v[1] else value
+
+    return back
+
+
+def _enum(value: enum.Enum, default: Default) -> Any:
+    name = global_name(type(value))
+    if name is None:
+        raise CaptureError(f"{type(value).__qualname__} cannot be carried: it is not found at its module's level.")
+    return {TAG: "enum", "v": [name, encode(value.value, default)]}
+
+
+def _enum_back(v: Any) -> enum.Enum:
+    kind = _find(v[0])
+    if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
+        raise DecodeError(f"{v[0]!r} is not an Enum here.")
+    return kind(decode(v[1]))
+
+
+def _family(value: Any) -> Callable[[Any, Default], Any] | None:
+    """Encoders for what is known by its base class, or by what it is."""
+    if isinstance(value, enum.Enum):
+        return _enum
+    if isinstance(value, Promise):
+        return lambda lazy, default: _string(str(lazy), default)
+    if isinstance(value, type) and not hasattr(value, "_meta") and global_name(value):
+        return _tagged("global", global_name)
+    return None
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _snapshot(value: Snapshot, default: Default) -> Any:
+    fields = encode(dict(value.fields), default)
+    return {TAG: "snapshot", "v": [value.model, value.using, fields, value.adding]}
+
+
+_ENCODERS: dict[type, Callable[[Any, Default], Any]] = {
+    type(None): _plain,
+    bool: _plain,
+    str: _string,
+    int: _integer,
+    float: _float,
+    list: lambda value, default: [encode(item, default) for item in value],
+    dict: _dict,
+    tuple: _sequence("tuple"),
+    set: _sequence("set"),
+    frozenset: _sequence("frozenset"),
+    bytes: _tagged("bytes", _base64),
+    dt.datetime: _moment,
+    dt.time: _moment,
+    dt.date: _tagged("date", dt.date.isoformat),
+    dt.timedelta: _tagged("timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
+    decimal.Decimal: _tagged("decimal", str),
+    uuid.UUID: _tagged("uuid", str),
+    SafeString: _tagged("safe", lambda value: _string(str.__str__(value)[:], _plain)),
+    ModelClass: _tagged("model", lambda value: [value.label, value.rows]),
+    Reference: lambda value, default: {TAG: "row", "v": [value.model, encode(value.pk, default), value.using]},
+    Snapshot: _snapshot,
+}
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "str": lambda v: base64.b64decode(v).decode("utf-8", "surrogatepass"),
+    "int": lambda v: int(v, 16),
+    "float": float,
+    "dict": lambda v: {decode(key): decode(item) for key, item in v},
+    "tuple": lambda v: tuple(decode(item) for item in v),
+    "set": lambda v: {decode(item) for item in v},
+    "frozenset": lambda v: frozenset(decode(item) for item in v),
+    "bytes": base64.b64decode,
+    "datetime": _moment_back(dt.datetime),
+    "time": _moment_back(dt.time),
+    "date": dt.date.fromisoformat,
+    "timedelta": lambda v: dt.timedelta(*v),
+    "decimal": decimal.Decimal,
+    "uuid": uuid.UUID,
+    "safe": lambda v: mark_safe(decode(v)),  # noqa: S308 - it was safe when it was sent
+    "enum": _enum_back,
+    "global": _find,
+    "model": lambda v: ModelClass(v[0], v[1]),
+    "row": lambda v: Reference(v[0], decode(v[1]), v[2]),
+    "snapshot": lambda v: Snapshot(v[0], v[1], decode(v[2]), v[3]),
+}

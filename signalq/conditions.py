@@ -1,0 +1,57 @@
+"""Conditions for ``when=``: evaluated in the sender's process, before anything is captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Condition:
+    """A test of a signal's arguments; combine with ``&``, ``|`` and ``~``."""
+
+    def __call__(self, **kwargs: Any) -> bool:
+        raise NotImplementedError
+
+    def __and__(self, other: Callable[..., object]) -> Condition:
+        return _Combined(all, self, other)
+
+    def __or__(self, other: Callable[..., object]) -> Condition:
+        return _Combined(any, self, other)
+
+    def __invert__(self) -> Condition:
+        return _Not(self)
+
+
+class _Combined(Condition):
+    def __init__(self, rule: Callable[..., bool], *parts: Callable[..., object]) -> None:
+        self.rule, self.parts = rule, parts
+
+    def __call__(self, **kwargs: Any) -> bool:
+        return self.rule(part(**kwargs) for part in self.parts)
+
+
+class _Not(Condition):
+    def __init__(self, part: Callable[..., object]) -> None:
+        self.part = part
+
+    def __call__(self, **kwargs: Any) -> bool:
+        return not self.part(**kwargs)
+
+
+class Sent(Condition):
+    """True when the signal was sent with these arguments: ``Sent(action="post_add")``."""
+
+    def __init__(self, **expected: Any) -> None:
+        if not expected:
+            raise TypeError('Sent() needs at least one argument, as in Sent(action="post_add").')
+        self.expected = expected
+
+    def __call__(self, **kwargs: Any) -> bool:
+        return all(name in kwargs and kwargs[name] == value for name, value in self.expected.items())
+
+
+class Created(Sent):
+    """True for the ``post_save`` of a row that was inserted."""
+
+    def __init__(self) -> None:
+        super().__init__(created=True)

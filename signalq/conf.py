@@ -1,0 +1,77 @@
+"""The settings: ``SIGNALQ = {...}`` in Django's settings, read live so that ``override_settings`` works."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting with its default. Durations are in seconds and accept a timedelta; sizes are in bytes."""
+
+    RELAY: bool = True
+    """Each Celery worker runs a relay in a child process of its own."""
+    PUBLISH: bool = True
+    """False: never touch the broker (tests); the rows are still written."""
+    LEASE: float = 20.0
+    """A worker that dies is noticed after this long."""
+    GRACE: float = 10.0
+    """A queued delivery that nobody claimed is published again after this, then less and less often."""
+    CHUNK: int = 100
+    """Deliveries in one message, at the most."""
+    RETAIN_DONE: float = 24 * 3600.0
+    """Done and discarded rows are pruned by the relay after this; dead ones stay."""
+    MAX_PAYLOAD: int = 1024 * KIB
+    """The size of one durable event."""
+    MAX_PAYLOAD_TRANSIENT: int = 64 * KIB
+    """The size of one transient event."""
+    MAX_DEPTH: int = 10
+    """How many events may cause each other in a row."""
+
+
+_KNOWN = {field.name: field.default for field in fields(Settings)}
+_cached: tuple[object, Settings] = (None, Settings())
+
+
+def current() -> Settings:
+    """The settings as they are now.
+
+    Raises ImproperlyConfigured for an unknown name or a value of the wrong kind.
+    """
+    global _cached
+    given = getattr(django_settings, "SIGNALQ", None)
+    if _cached[0] is not given:
+        _cached = (given, _read(given or {}))
+    return _cached[1]
+
+
+def _read(given: Any) -> Settings:
+    if not isinstance(given, dict):
+        raise ImproperlyConfigured(f"SIGNALQ must be a dict, not {type(given).__name__}.")
+    return Settings(**{name: _value(name, value) for name, value in given.items()})
+
+
+def _value(name: str, value: Any) -> Any:
+    if name not in _KNOWN:
+        near = difflib.get_close_matches(str(name).upper(), _KNOWN, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(_KNOWN)}."
+        raise ImproperlyConfigured(f"SIGNALQ has no setting {name!r}.{hint}")
+    default = _KNOWN[name]
+    if isinstance(default, bool):
+        if isinstance(value, bool):
+            return value
+        raise ImproperlyConfigured(f"SIGNALQ[{name!r}] must be True or False, not {value!r}.")
+    if isinstance(value, timedelta) and isinstance(default, float):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        unit = "seconds or a timedelta" if isinstance(default, float) else "a whole number"
+        raise ImproperlyConfigured(f"SIGNALQ[{name!r}] must be {unit}, at least 0, not {value!r}.")
+    return type(default)(value)

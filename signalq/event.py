@@ -1,0 +1,85 @@
+"""The items that flow: an Event on its way to a receiver, and the Outcome that it had there."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A row by its address; it is loaded when the handler runs."""
+
+    model: str
+    """The model's label, as in ``"shop.order"``."""
+    pk: Any
+    using: str
+    """The alias of the database that holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A row as it was: the values of its concrete fields by attribute name."""
+
+    model: str
+    using: str
+    fields: Mapping[str, Any]
+    adding: bool = False
+    """True for a row that was not in the database yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelClass:
+    """A model class, by its label; ``rows`` stands for a QuerySet of it, which arrives empty."""
+
+    label: str
+    rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One sending of a signal, frozen."""
+
+    id: uuid.UUID
+    """UUIDv7: sorts by the time of capture."""
+    signal: str
+    """The signal's dotted name, as in ``"django.db.models.signals.post_save"``."""
+    sender: Any
+    arguments: Mapping[str, Any]
+    """What the signal was sent with, besides its sender."""
+    parent: uuid.UUID | None = None
+    """The event whose handler sent this signal."""
+    chain: tuple[str, ...] = ()
+    """The names of the receivers that led to this event, the first cause first."""
+
+
+class Result(enum.Enum):
+    """What became of one attempt."""
+
+    DONE = "done"
+    RETRY = "retry"
+    DEAD = "dead"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended, for settle to write down."""
+
+    result: Result
+    countdown: float = 0.0
+    """Seconds until the next attempt, for RETRY."""
+    error: BaseException | None = None
+    """Why it is not DONE."""
+
+
+def uuid7() -> uuid.UUID:
+    """A time-ordered UUID (RFC 9562, version 7): 48 bits of Unix milliseconds, then random bits."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62)

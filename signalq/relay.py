@@ -1,0 +1,146 @@
+"""4b the relay: queues what has come due, and publishes again what was not claimed.
+
+Each round has three phases, with no broker I/O inside a transaction: take a batch and move its due_at on; commit;
+publish. Any number of relays may run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Iterable
+
+from django.db import DatabaseError, InterfaceError, connections, router
+
+from . import conf, publish, signals
+from .execute import again_on_conflict
+from .models import REPEAT_MAX, Delivery, Due, State
+from .receivers import registry
+
+logger = logging.getLogger("signalq.relay")
+
+BATCH = 1_000
+"""Rows of one round: a batch of 2,000 was no faster."""
+POLL = 1.0
+"""Seconds between two looks at an outbox that had nothing due."""
+PRUNE_EVERY = 60.0
+PRUNE_BATCH = 1_000
+ALIASES_EVERY = 60.0
+"""Seconds between two looks at which databases have an outbox."""
+
+
+class Relay:
+    """A sweeper of the outbox in each database that has one."""
+
+    def __init__(self, aliases: Iterable[str] | None = None) -> None:
+        self._only = list(aliases) if aliases is not None else None
+        self._aliases: list[str] = []
+        self._aliases_at = self._pruned_at = float("-inf")
+        self._channel = publish.Channel()
+        self._ill: set[str] = set()
+
+    def run(self, stop: threading.Event, parent: int | None = None) -> None:
+        """Sweep until ``stop`` is set, or until this process is no longer the child of process ``parent``."""
+        while not stop.is_set() and (parent is None or os.getppid() == parent):
+            busy = self.round()
+            if not busy:
+                # Apart by chance, so that several relays do not look at the same moment.
+                stop.wait(POLL * random.uniform(0.8, 1.2))  # noqa: S311
+
+    def round(self) -> bool:
+        """One look at each outbox; whether any of them may have more that is due."""
+        busy = False
+        for using in self._databases():
+            try:
+                busy |= self.sweep(using) >= BATCH
+                self._healthy(using)
+            except (DatabaseError, InterfaceError) as error:
+                self._unhealthy(using, error)
+        self._prune()
+        return busy
+
+    def sweep(self, using: str) -> int:
+        """Take what is due on ``using`` and publish it; how many rows were due."""
+        # Only receivers of this process: those of a newer deployment are left to its own relays.
+        names = list(registry)
+        due = again_on_conflict(lambda: Delivery.objects.using(using).take_due(names, BATCH)) if names else []
+        for row in due:
+            if row.is_dead:
+                signals.counts["dead"] += 1
+                logger.error("%s #%s is dead: it lost its lease too often", row.receiver, row.id)
+        if due and conf.current().PUBLISH:
+            self._publish(using, due)
+        return len(due)
+
+    def _publish(self, using: str, due: list[Due]) -> None:
+        try:
+            receivers = {row.receiver for row in due if row.state == State.QUEUED}
+            backlog = {receiver for receiver in receivers if self._channel.depth(registry[receiver].name)}
+            self._channel.send(
+                publish.Wake(using, registry[row.receiver].name, row.id, _alone(row))
+                for row in due
+                if not row.is_dead and not _is_held(row, backlog)
+            )
+        except Exception as error:  # noqa: BLE001 - whatever the transport raises, the rows come due again
+            self._channel.close()
+            logger.warning(
+                "%d deliveries could not be published and will come due again: %s: %s",
+                len(due),
+                type(error).__name__,
+                error,
+            )
+
+    def _databases(self) -> list[str]:
+        now = time.monotonic()
+        if now - self._aliases_at >= ALIASES_EVERY:
+            self._aliases_at = now
+            candidates = self._only if self._only is not None else list(connections)
+            self._aliases = [using for using in candidates if self._has_outbox(using)]
+        return self._aliases
+
+    def _has_outbox(self, using: str) -> bool:
+        if not router.allow_migrate_model(using, Delivery):
+            return False
+        try:
+            return Delivery._meta.db_table in connections[using].introspection.table_names()
+        except (DatabaseError, InterfaceError) as error:
+            self._unhealthy(using, error)
+            self._aliases_at = time.monotonic() - ALIASES_EVERY + POLL  # look again soon
+            return using in self._aliases
+
+    def _prune(self) -> None:
+        now = time.monotonic()
+        if now - self._pruned_at < PRUNE_EVERY:
+            return
+        self._pruned_at = now
+        for using in self._aliases:
+            try:
+                retain = conf.current().RETAIN_DONE
+                while Delivery.objects.using(using).prune(retain, PRUNE_BATCH) >= PRUNE_BATCH:
+                    pass
+            except (DatabaseError, InterfaceError) as error:
+                self._unhealthy(using, error)
+
+    def _healthy(self, using: str) -> None:
+        if using in self._ill:
+            self._ill.discard(using)
+            logger.info("Database %r answers again.", using)
+
+    def _unhealthy(self, using: str, error: Exception) -> None:
+        connections[using].close()
+        if using not in self._ill:
+            self._ill.add(using)
+            logger.warning("Database %r: %s: %s", using, type(error).__name__, error)
+
+
+def _alone(row: Due) -> bool:
+    """What was attempted before travels alone: it may be what killed its worker."""
+    return row.attempt > 0 or row.state == State.RUNNING or registry[row.receiver].options.travels_alone
+
+
+def _is_held(row: Due, backlog: set[str]) -> bool:
+    """Messages wait in its queue, so its own is most likely one of them: do not flood, for a while."""
+    return row.state == State.QUEUED and row.receiver in backlog and row.age < REPEAT_MAX
