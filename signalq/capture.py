@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Receiver = AsyncReceiver[..., Any]
 
 DISPATCH_UID = "signalq"
+HELD_UID = "signalq.held"
 COLUMN = 255
 """Characters that the outbox's text columns hold; anything longer is kept as its hash."""
 
@@ -98,7 +99,7 @@ def connect(signal: Signal, sender: Any, receiver: Receiver) -> None:
         route.receivers = (*route.receivers, receiver)
     signal.connect(route, sender=sender, weak=False, dispatch_uid=DISPATCH_UID)
     if signal is model_signals.pre_save:
-        model_signals.post_save.connect(_release, sender=sender, weak=False, dispatch_uid=f"{DISPATCH_UID}.held")
+        model_signals.post_save.connect(_release, sender=sender, weak=False, dispatch_uid=HELD_UID)
 
 
 def disconnect(signal: Signal, sender: Any, receiver: Receiver) -> None:
@@ -108,6 +109,8 @@ def disconnect(signal: Signal, sender: Any, receiver: Receiver) -> None:
         route.receivers = tuple(known for known in route.receivers if known is not receiver)
         if not route.receivers:
             signal.disconnect(sender=sender, dispatch_uid=DISPATCH_UID)
+            if signal is model_signals.pre_save:
+                model_signals.post_save.disconnect(sender=sender, dispatch_uid=HELD_UID)
 
 
 def capture(signal: Signal, sender: Any, kwargs: dict[str, Any], receivers: Iterable[Receiver]) -> None:

@@ -80,8 +80,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             parameters += [*due_parameters, item.payload]
         with connection.cursor() as cursor:
             cursor.execute(
-                f"INSERT INTO {self._table} (event_id, receiver, signal, sender, object_pk, {self._quote('key')}, state,"
-                " attempt, attempts_before, lost_leases, due_at, payload, errors, created_at, finished_at)"
+                f"INSERT INTO {self._table} ({','.join(map(self._quote, _INSERTED))})"  # noqa: S608
                 f" VALUES {','.join(rows)} RETURNING receiver, id, state",
                 parameters,
             )
@@ -224,6 +223,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         compiler = self.query.get_compiler(self.db)
         sql, parameters = compiler.compile(expression.resolve_expression(self.query))
         return sql, tuple(parameters)
+
+
+_INSERTED = (
+    *("event_id", "receiver", "signal", "sender", "object_pk", "key", "state", "attempt", "attempts_before"),
+    *("lost_leases", "due_at", "payload", "errors", "created_at", "finished_at"),
+)
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -46,8 +46,10 @@ def _register(receiver: Receiver) -> None:
         for name in ("queue", "time_limit", "soft_time_limit")
         if getattr(options, name) is not None
     }
-    run = _durable if options.durable else _transient
     for name in receiver.names:
+        if name in _named:
+            continue  # it was registered before; the task finds the new handler by its name
+        _named.add(name)
         # shared_task registers it on the app that is loaded and on any that comes later.
         celery.shared_task(
             name=name,
@@ -59,15 +61,23 @@ def _register(receiver: Receiver) -> None:
             acks_late=not options.durable,
             max_retries=options.max_retries,
             **limits,
-        )(_named(run, name))
+        )(_body(name))
 
 
-def _named(run: Any, name: str) -> Any:
+_named: set[str] = set()
+
+
+def _body(name: str) -> Any:
     def task(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        receiver = registry.get(name)
         try:
+            if receiver is None:
+                raise MessageRefused("there is no such receiver any more")
             if keywords:
                 raise MessageRefused("it has keyword arguments")
-            return run(self, registry[name], *_checked(arguments, 2 if run is _durable else 1))
+            if receiver.options.durable:
+                return _durable(receiver, *_checked(arguments, 2))
+            return _transient(self, receiver, *_checked(arguments, 1))
         except MessageRefused as refusal:
             signals.message_refused.send_robust(name, reason=str(refusal))
             return None
@@ -82,7 +92,7 @@ def _checked(arguments: tuple[Any, ...], count: int) -> tuple[Any, ...]:
     return arguments
 
 
-def _durable(task: Any, receiver: Receiver, using: Any, ids: Any) -> None:
+def _durable(receiver: Receiver, using: Any, ids: Any) -> None:
     """A wake-up call: [alias, row numbers]. Whatever it says, only rows that are queued for this receiver run."""
     if not isinstance(using, str) or using not in connections:
         raise MessageRefused("it names a database that is not in DATABASES")
