@@ -195,7 +195,7 @@ def freeze(value: Any) -> Any:
 
 
 def snapshot(instance: Model) -> Snapshot:
-    """``instance`` with the values of its concrete fields; deferred ones stay out, many-to-many and file contents too."""
+    """``instance`` with the values of its concrete fields; deferred ones, many-to-many and file contents stay out."""
     state = instance._state
     values = {
         field.attname: _field_value(instance.__dict__[field.attname])

@@ -207,7 +207,7 @@ def _moment(value: dt.datetime | dt.time, default: Default) -> Any:
     return {TAG: type(value).__name__, "v": [bare.isoformat(), key, value.fold]}
 
 
-def _moment_back(kind: type[dt.datetime] | type[dt.time]) -> Callable[[Any], Any]:
+def _moment_back(kind: type[dt.datetime | dt.time]) -> Callable[[Any], Any]:
     def back(v: Any) -> Any:
         value = kind.fromisoformat(v[0]).replace(fold=v[2])
         return value.replace(tzinfo=zoneinfo.ZoneInfo(v[1])) if v[1] else value
@@ -267,7 +267,7 @@ _ENCODERS: dict[type, Callable[[Any, Default], Any]] = {
     dt.timedelta: _tagged("timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
     decimal.Decimal: _tagged("decimal", str),
     uuid.UUID: _tagged("uuid", str),
-    SafeString: _tagged("safe", lambda value: _string(str.__str__(value)[:], _plain)),
+    SafeString: lambda value, default: {TAG: "safe", "v": _string("".join(value), default)},
     ModelClass: _tagged("model", lambda value: [value.label, value.rows]),
     Reference: lambda value, default: {TAG: "row", "v": [value.model, encode(value.pk, default), value.using]},
     Snapshot: _snapshot,

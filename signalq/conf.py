@@ -74,4 +74,4 @@ def _value(name: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         unit = "seconds or a timedelta" if isinstance(default, float) else "a whole number"
         raise ImproperlyConfigured(f"SIGNALQ[{name!r}] must be {unit}, at least 0, not {value!r}.")
-    return type(default)(value)
+    return float(value) if isinstance(default, float) else int(value)

@@ -225,7 +225,5 @@ def _settle_surely(delivery: Delivery, outcome: Outcome) -> None:
 
 
 def _is_done(delivery: Delivery) -> bool:
-    from .models import Delivery as model, State
-
-    rows = model.objects.using(delivery._state.db).filter(pk=delivery.pk, attempt=delivery.attempt)
-    return rows.filter(state=State.DONE).exists()
+    rows = type(delivery).objects.using(delivery._state.db).filter(pk=delivery.pk, attempt=delivery.attempt)
+    return rows.filter(state=delivery.State.DONE).exists()

@@ -60,12 +60,12 @@ class Loader:
         instance = self._loaded.pop(reference, None)
         if instance is not None and time.monotonic() - self._loaded_at < FRESH:
             return instance
-        try:
-            return _model(reference.model)._base_manager.using(reference.using).get(pk=reference.pk)
-        except _model(reference.model).DoesNotExist:
+        instance = _model(reference.model)._base_manager.using(reference.using).filter(pk=reference.pk).first()
+        if instance is None:
             raise ObjectGone(
                 f"The {reference.model} with primary key {reference.pk!r} was deleted before its handler could run."
-            ) from None
+            )
+        return instance
 
 
 def rebuild(snapshot: Snapshot) -> Model:

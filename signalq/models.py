@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import NotSupportedError, connections, models, transaction
-from django.db.models import F
+from django.db.models import Count, F, Min, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -105,6 +105,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         due_sql, due_parameters = self._sql(after(lease))
         lock = " FOR UPDATE SKIP LOCKED" if connection.features.has_select_for_update_skip_locked else ""
         claimed = self.raw(
+            # The names are Django's own, the values are parameters.
             f"UPDATE {self._table} SET state = %s, attempt = attempt + 1, due_at = {due_sql} WHERE id IN ("
             f"SELECT id FROM {self._table} WHERE id IN ({_marks(ids)}) AND receiver IN ({_marks(receivers)})"
             f" AND state = %s ORDER BY id{lock}) RETURNING *",
@@ -126,12 +127,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def held(self, deliveries: Iterable[Delivery]) -> DeliveryQuerySet:
         """Those of ``deliveries`` that are still their worker's: the fence is the number of the attempt."""
-        conditions = models.Q(pk__in=[])
+        conditions = Q(pk__in=[])
         by_attempt: dict[int, list[int]] = {}
         for delivery in deliveries:
             by_attempt.setdefault(delivery.attempt, []).append(delivery.pk)
         for attempt, ids in by_attempt.items():
-            conditions |= models.Q(pk__in=ids, attempt=attempt)
+            conditions |= Q(pk__in=ids, attempt=attempt)
         return self.filter(conditions, state=State.RUNNING)
 
     def renew(self, deliveries: Iterable[Delivery], lease: float) -> int:
@@ -186,6 +187,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return self.filter(pk__in=ids)._raw_delete(self.db) if ids else 0
 
     # people
+
+    def summary(self) -> list[tuple[Any, ...]]:
+        """For each receiver: its name, how many deliveries are in each State, and since when the oldest is overdue."""
+        counts = [Count("pk", filter=Q(state=state)) for state in State]
+        overdue = Min("due_at", filter=Q(due_at__lt=Now()))
+        return list(self.order_by("receiver").values_list("receiver").annotate(*counts, overdue))
 
     def replay(self) -> list[tuple[str, int]]:
         """Queue the dead and discarded ones of this query set again, as new; (receiver, id) of each.
@@ -295,7 +302,7 @@ class Delivery(models.Model):
     """When the relay looks at it next; a running one's lease. NULL when finished."""
     payload = models.TextField(_("payload"))
     """The event as text: jsonb refuses NUL, lone surrogates and NaN, and changes 1e16 into an integer."""
-    errors = models.JSONField(_("errors"), default=list)
+    errors: models.JSONField[Any, list[dict[str, Any]]] = models.JSONField(_("errors"), default=list)
     """The last few: attempt, time, type, message, traceback."""
     created_at = models.DateTimeField(_("created at"))
     finished_at = models.DateTimeField(_("finished at"), null=True)

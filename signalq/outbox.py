@@ -10,7 +10,7 @@ import contextlib
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from django.apps import apps
 from django.db import DatabaseError, connections, transaction
@@ -18,6 +18,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import publish
 from .exceptions import OutboxMissing
+
+if TYPE_CHECKING:
+    from .models import DeliveryQuerySet
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,7 @@ def _write(using: str, pendings: Iterable[Pending]) -> list[publish.Item]:
 
 def _insert(using: str, items: list[Item]) -> list[tuple[str, int]]:
     try:
-        return _outbox().using(using).record(items)
+        return _outbox(using).record(items)
     except DatabaseError as error:
         exists = True
         with contextlib.suppress(Exception):
@@ -170,12 +173,14 @@ def _insert(using: str, items: list[Item]) -> list[tuple[str, int]]:
         raise
 
 
-def _outbox() -> Any:
+def _outbox(using: str) -> DeliveryQuerySet:
     if not apps.is_installed("signalq"):
-        raise OutboxMissing('An event was captured, but INSTALLED_APPS lacks "signalq": add it and run manage.py migrate.')
+        raise OutboxMissing(
+            'An event was captured, but INSTALLED_APPS lacks "signalq": add it and run manage.py migrate.'
+        )
     from .models import Delivery
 
-    return Delivery.objects
+    return Delivery.objects.using(using)
 
 
 def _table_exists(connection: BaseDatabaseWrapper) -> bool:

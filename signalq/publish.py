@@ -81,7 +81,8 @@ def celery_app() -> Any:
     global _app
     # Celery's current app is one a thread: a thread of the web server sees only the made-up one. So the first thread
     # that sees a real one (AppConfig.ready, as a rule) keeps it for the others.
-    current = celery.current_app._get_current_object()
+    current: Any = celery.current_app
+    current = current._get_current_object()
     if not (current.main == "default" and type(current.loader) is DefaultLoader):
         _app = current
     if _app is None:
@@ -177,7 +178,7 @@ class Publisher:
         self._retry_in = RETRY_FIRST
 
     def after_fork(self) -> None:
-        """In the child: begin anew. The parent's connection is kept and never used, since closing it would close it there."""
+        """In the child: begin anew. The parent's connection is kept, unused: closing it would close it there too."""
         self._abandoned.append(self._channel)
         self._start_over()
 
@@ -261,7 +262,9 @@ class Publisher:
 def _forget(items: list[Item], reason: str) -> None:
     transient = sum(isinstance(item, Message) for item in items)
     if durable := len(items) - transient:
-        logger.error("%d deliveries were not published: %s They are recorded, and a relay publishes them.", durable, reason)
+        logger.error(
+            "%d deliveries were not published: %s They are recorded, and a relay publishes them.", durable, reason
+        )
     if transient:
         logger.error("%d transient deliveries are lost: %s", transient, reason)
 

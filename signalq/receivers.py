@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar, cast
 
 from django.apps import apps
-from django.db.models.utils import make_model_tuple
 from django.db.models.signals import ModelSignal
+from django.db.models.utils import make_model_tuple
 from django.dispatch import Signal
 
 from . import capture
@@ -154,9 +154,7 @@ class AsyncReceiver(Generic[P, R]):
             for sender in self.options.senders:
                 if isinstance(sender, str) and isinstance(signal, ModelSignal):
                     # Django keeps these until the model is defined; by then the receiver may be disconnected.
-                    apps.lazy_model_operation(
-                        functools.partial(self._lazily, action, signal), make_model_tuple(sender)
-                    )
+                    apps.lazy_model_operation(functools.partial(self._lazily, action, signal), make_model_tuple(sender))
                 else:
                     action(signal, sender, self)
 
@@ -192,7 +190,7 @@ class Registry(Mapping[str, AsyncReceiver[..., Any]]):
             listener(receiver)
 
     def add(self, receiver: AsyncReceiver[P, R]) -> AsyncReceiver[P, R]:
-        """Register and connect ``receiver``; the same definition again is one registration.
+        """Register and connect ``receiver``; the same definition again is one registration, and the first is returned.
 
         Raises RegistrationError if one of its names is taken.
         """
@@ -201,7 +199,7 @@ class Registry(Mapping[str, AsyncReceiver[..., Any]]):
             if known is None:
                 continue
             if known.handler is receiver.handler and _same(known, receiver):
-                return known
+                return cast("AsyncReceiver[P, R]", known)
             if known.handler is receiver.handler or _place(known.handler) != _place(receiver.handler):
                 raise RegistrationError(
                     f"Two receivers are named {name!r}: {_where(known.handler)} and {_where(receiver.handler)}. "
@@ -317,7 +315,11 @@ def _same(one: AsyncReceiver[..., Any], other: AsyncReceiver[..., Any]) -> bool:
 def _place(handler: Callable[..., Any]) -> tuple[Any, ...]:
     """Where ``handler`` is written: the same for a definition that is executed again."""
     code = getattr(handler, "__code__", None)
-    return (handler.__module__, getattr(handler, "__qualname__", None), code and (code.co_filename, code.co_firstlineno))
+    return (
+        handler.__module__,
+        getattr(handler, "__qualname__", None),
+        code and (code.co_filename, code.co_firstlineno),
+    )
 
 
 def _where(handler: Callable[..., Any]) -> str:

@@ -51,7 +51,7 @@ def _register(receiver: Receiver) -> None:
             continue  # it was registered before; the task finds the new handler by its name
         _named.add(name)
         # shared_task registers it on the app that is loaded and on any that comes later.
-        celery.shared_task(
+        make: Any = celery.shared_task(
             name=name,
             bind=True,
             # What arrives is checked here and not by Celery, whose error would quote the arguments.
@@ -61,7 +61,8 @@ def _register(receiver: Receiver) -> None:
             acks_late=not options.durable,
             max_retries=options.max_retries,
             **limits,
-        )(_body(name))
+        )
+        make(_body(name))
 
 
 _named: set[str] = set()

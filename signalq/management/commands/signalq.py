@@ -9,8 +9,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections, router
-from django.db.models import Count, Min, Q
-from django.db.models.functions import Now
 
 from signalq import publish
 from signalq.models import Delivery, State
@@ -53,13 +51,7 @@ class Command(BaseCommand):
 
     def _status(self, options: dict[str, Any]) -> None:
         for using in _aliases():
-            rows = Delivery.objects.using(using).values("receiver").order_by("receiver")
-            counts = {state.value: Count("pk", filter=Q(state=state)) for state in State}
-            overdue = Min("due_at", filter=Q(due_at__lt=Now()))
-            table = [
-                (row["receiver"], *(row[state.value] for state in State), _moment(row["overdue"]))
-                for row in rows.annotate(**counts, overdue=overdue)
-            ]
+            table = [(*counts, _moment(overdue)) for *counts, overdue in Delivery.objects.using(using).summary()]
             self.stdout.write(f"Outbox on {using!r}:")
             self._table(("receiver", *State.values, "overdue since"), table or [("(empty)",)])
             self._parked(using, [row[0] for row in table])
@@ -70,8 +62,8 @@ class Command(BaseCommand):
             if name not in registry and (count := rows.count()):
                 self.stderr.write(
                     self.style.WARNING(
-                        f"{count} deliveries are parked for {name}, a receiver unknown here. Was it renamed? Then give it "
-                        f"aliases=[{name!r}]. Is it newer than this code? Then its own workers take them."
+                        f"{count} deliveries are parked for {name}, a receiver unknown here. Was it renamed? "
+                        f"Give it aliases=[{name!r}]. Is it newer than this code? Its own workers take them."
                     )
                 )
 
