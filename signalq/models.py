@@ -80,7 +80,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             parameters += [*due_parameters, item.payload]
         with connection.cursor() as cursor:
             cursor.execute(
-                f"INSERT INTO {self._table} ({','.join(map(self._quote, _INSERTED))})"  # noqa: S608
+                f"INSERT INTO {self._table} ({','.join(map(self._quote, _INSERTED))})"
                 f" VALUES {','.join(rows)} RETURNING receiver, id, state",
                 parameters,
             )
@@ -190,9 +190,9 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def summary(self) -> list[tuple[Any, ...]]:
         """For each receiver: its name, how many deliveries are in each State, and since when the oldest is overdue."""
-        counts = [Count("pk", filter=Q(state=state)) for state in State]
-        overdue = Min("due_at", filter=Q(due_at__lt=Now()))
-        return list(self.order_by("receiver").values_list("receiver").annotate(*counts, overdue))
+        columns: dict[str, Any] = {f"number_{state}": Count("pk", filter=Q(state=state)) for state in State}
+        columns["overdue"] = Min("due_at", filter=Q(due_at__lt=Now()))
+        return list(self.order_by("receiver").values("receiver").annotate(**columns).values_list("receiver", *columns))
 
     def replay(self) -> list[tuple[str, int]]:
         """Queue the dead and discarded ones of this query set again, as new; (receiver, id) of each.

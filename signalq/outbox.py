@@ -118,7 +118,8 @@ class Hooks:
             try:
                 self.rollback()
             except Exception:  # noqa: BLE001 - whatever it is, the connection is of no more use
-                self.connection.close()
+                with contextlib.suppress(Exception):
+                    self.connection.close()
             raise
 
     def rollback(self) -> None:
