@@ -90,6 +90,8 @@ def _execute(receiver: Receiver, delivery: Delivery, event: Event | DecodeError,
     started = time.monotonic()
     outcome = _attempt(receiver, delivery, event, loader)
     try:
+        if isinstance(outcome.error, LeaseLost):
+            raise outcome.error
         if outcome.result is not Result.DONE:
             _settle_surely(delivery, outcome)
     except LeaseLost as lost:

@@ -31,6 +31,8 @@ FLUSH_AT_EXIT = 1.0
 """Seconds that a process which ends spends on what is still to be sent."""
 RETRY_FIRST, RETRY_MAX = 1.0, 30.0
 """Seconds for which the broker is left alone after a failure; doubled with each further one."""
+QUEUE_ATTRIBUTE = "signalq_queue"
+"""Where a receiver's task holds its ``queue`` option; without one, task_routes decide."""
 SIGNING_SALT = "signalq.transient"
 
 # A broker that refuses, hangs or vanishes must cost seconds at most: kombu's defaults wait for minutes or for ever.
@@ -109,14 +111,21 @@ class Channel:
         """Publish ``items``. Any exception means that some may not have arrived."""
         app = celery_app()
         for name, arguments, options in _messages(items):
-            app.tasks[name].apply_async(
-                arguments, producer=self._ready(app), retry=False, argsrepr="...", kwargsrepr="{}", **options
+            task = app.tasks[name]
+            task.apply_async(
+                arguments,
+                producer=self._ready(app),
+                retry=False,
+                argsrepr="...",
+                kwargsrepr="{}",
+                **_queue(task),
+                **options,
             )
 
     def depth(self, receiver: str) -> int:
         """Messages that wait in the queue of ``receiver``."""
         app = celery_app()
-        route = app.amqp.router.route({"queue": getattr(app.tasks[receiver], "queue", None)}, receiver)
+        route = app.amqp.router.route(_queue(app.tasks[receiver]), receiver)
         name = getattr(route.get("queue"), "name", None) or app.conf.task_default_queue
         producer = self._ready(app)
         try:
@@ -140,6 +149,11 @@ class Channel:
             self._connection = connection.clone(transport_options=options, connect_timeout=1)
             self._producer = app.amqp.Producer(self._connection, auto_declare=False)
         return self._producer
+
+
+def _queue(task: Any) -> dict[str, str]:
+    queue = getattr(task, QUEUE_ATTRIBUTE, None)
+    return {"queue": queue} if queue else {}
 
 
 def _messages(items: Iterable[Item]) -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from typing import Any
 
-from django.dispatch import Signal
+from django.dispatch import Signal, receiver
 
 logger = logging.getLogger("signalq")
 
@@ -32,13 +32,13 @@ counts: Counter[str] = Counter()
 """How often each of them was sent in this process."""
 
 
-@delivery_done.connect
+@receiver(delivery_done)
 def _done(sender: Any, delivery: Any, duration: float, **kwargs: Any) -> None:
     counts["done"] += 1
     logger.info("%s #%s done, attempt %d, %.0f ms", sender.name, delivery.pk, delivery.attempt, duration * 1_000)
 
 
-@delivery_retried.connect
+@receiver(delivery_retried)
 def _retried(sender: Any, delivery: Any, outcome: Any, **kwargs: Any) -> None:
     counts["retried"] += 1
     logger.warning(
@@ -51,7 +51,7 @@ def _retried(sender: Any, delivery: Any, outcome: Any, **kwargs: Any) -> None:
     )
 
 
-@delivery_dead.connect
+@receiver(delivery_dead)
 def _dead(sender: Any, delivery: Any, outcome: Any, **kwargs: Any) -> None:
     counts["dead"] += 1
     logger.error(
@@ -64,13 +64,13 @@ def _dead(sender: Any, delivery: Any, outcome: Any, **kwargs: Any) -> None:
     )
 
 
-@delivery_discarded.connect
+@receiver(delivery_discarded)
 def _discarded(sender: Any, delivery: Any, outcome: Any, **kwargs: Any) -> None:
     counts["discarded"] += 1
     logger.info("%s #%s discarded: %s", sender.name, delivery.pk, outcome.error)
 
 
-@lease_lost.connect
+@receiver(lease_lost)
 def _lease_lost(sender: Any, delivery: Any, **kwargs: Any) -> None:
     counts["lease_lost"] += 1
     logger.warning(
@@ -78,7 +78,7 @@ def _lease_lost(sender: Any, delivery: Any, **kwargs: Any) -> None:
     )
 
 
-@message_refused.connect
+@receiver(message_refused)
 def _refused(sender: Any, reason: str, **kwargs: Any) -> None:
     counts["refused"] += 1
     logger.warning("A message to %s was refused, number %d in this process: %s", sender, counts["refused"], reason)

@@ -42,9 +42,7 @@ def connect() -> None:
 def _register(receiver: Receiver) -> None:
     options = receiver.options
     limits = {
-        name: getattr(options, name)
-        for name in ("queue", "time_limit", "soft_time_limit")
-        if getattr(options, name) is not None
+        name: getattr(options, name) for name in ("time_limit", "soft_time_limit") if getattr(options, name) is not None
     }
     for name in receiver.names:
         if name in _named:
@@ -60,6 +58,8 @@ def _register(receiver: Receiver) -> None:
             # A transient message is all there is of its event, so it is acknowledged after the work.
             acks_late=not options.durable,
             max_retries=options.max_retries,
+            # Not "queue": Celery has deprecated that attribute of a task.
+            **{publish.QUEUE_ATTRIBUTE: options.queue},
             **limits,
         )
         make(_body(name))

@@ -221,5 +221,6 @@ def temporary_receivers() -> Iterator[None]:
 
     before = set(registry)
     yield
-    for name in set(registry) - before:
-        registry.remove(registry[name])
+    for receiver in registry.all():
+        if receiver.name not in before:
+            registry.remove(receiver)
