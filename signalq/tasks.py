@@ -41,28 +41,26 @@ def connect() -> None:
 
 def _register(receiver: Receiver) -> None:
     options = receiver.options
-    limits = {
-        name: getattr(options, name) for name in ("time_limit", "soft_time_limit") if getattr(options, name) is not None
+    task_options: dict[str, Any] = {
+        "bind": True,
+        # What arrives is checked here and not by Celery, whose error would quote the arguments.
+        "typing": False,
+        "ignore_result": options.durable or options.ignore_result,
+        # A transient message is all there is of its event, so it is acknowledged after the work.
+        "acks_late": not options.durable,
+        "max_retries": options.max_retries,
+        # Not "queue": Celery has deprecated that attribute of a task.
+        publish.QUEUE_ATTRIBUTE: options.queue,
     }
+    for limit in ("time_limit", "soft_time_limit"):
+        if getattr(options, limit) is not None:
+            task_options[limit] = getattr(options, limit)
     for name in receiver.names:
-        if name in _named:
-            continue  # it was registered before; the task finds the new handler by its name
-        _named.add(name)
-        # shared_task registers it on the app that is loaded and on any that comes later.
-        make: Any = celery.shared_task(
-            name=name,
-            bind=True,
-            # What arrives is checked here and not by Celery, whose error would quote the arguments.
-            typing=False,
-            ignore_result=options.durable or options.ignore_result,
-            # A transient message is all there is of its event, so it is acknowledged after the work.
-            acks_late=not options.durable,
-            max_retries=options.max_retries,
-            # Not "queue": Celery has deprecated that attribute of a task.
-            **{publish.QUEUE_ATTRIBUTE: options.queue},
-            **limits,
-        )
-        make(_body(name))
+        # What was registered before stays: the task finds the new handler by its name.
+        if name not in _named:
+            _named.add(name)
+            # shared_task registers it on the app that is loaded and on any that comes later.
+            celery.shared_task(name=name, **task_options)(_body(name))
 
 
 _named: set[str] = set()
