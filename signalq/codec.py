@@ -19,7 +19,8 @@ import sys
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 from django.utils.functional import Promise
 from django.utils.safestring import SafeString, mark_safe
@@ -28,6 +29,7 @@ from .event import Event, ModelClass, Reference, Snapshot
 from .exceptions import CaptureError, DecodeError, NewerVersion
 
 Default = Callable[[Any], Any]
+T = TypeVar("T")
 
 TAG = "$"
 VERSION = 1
@@ -55,7 +57,8 @@ def _damage() -> Iterator[None]:
         yield
     except DecodeError:
         raise
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
+    except Exception as error:
+        # An Enum's own _missing_, a time zone's file: anything may be raised, and none of it may end the worker.
         raise DecodeError(f"This is not an event's text: {type(error).__name__}: {error}") from error
 
 
@@ -67,19 +70,30 @@ def dump_event(event: Event, default: Default) -> str:
             arguments[name] = encode(value, default)
         except (CaptureError, RecursionError) as error:
             raise CaptureError(
-                f"Argument {name!r} of {event.signal} cannot be carried: {error} "
+                f"Argument {name!r} of {event.signal} cannot be carried: {_reason(error)} "
                 f"Leave it out with omit=[{name!r}], or send something that can."
             ) from error
+    try:
+        sender = encode(event.sender, default)
+    except (CaptureError, RecursionError) as error:
+        raise CaptureError(
+            f"The sender of {event.signal} cannot be carried: {_reason(error)} "
+            "Send with a class as the sender, as in signal.send(sender=type(self))."
+        ) from error
     envelope = {
         "v": VERSION,
         "id": str(event.id),
         "signal": event.signal,
-        "sender": encode(event.sender, default),
+        "sender": sender,
         "arguments": arguments,
         "parent": event.parent and str(event.parent),
         "chain": event.chain,
     }
     return json.dumps(envelope, separators=(",", ":"), allow_nan=False)
+
+
+def _reason(error: BaseException) -> str:
+    return "it is nested too deeply, or contains itself." if isinstance(error, RecursionError) else str(error)
 
 
 def load_event(text: str) -> Event:
@@ -92,12 +106,18 @@ def load_event(text: str) -> Event:
             )
         return Event(
             id=uuid.UUID(envelope["id"]),
-            signal=envelope["signal"],
+            signal=_typed(str, envelope["signal"]),
             sender=decode(envelope["sender"]),
             arguments={name: decode(value) for name, value in envelope["arguments"].items()},
-            parent=envelope["parent"] and uuid.UUID(envelope["parent"]),
-            chain=tuple(envelope["chain"]),
+            parent=None if envelope["parent"] is None else uuid.UUID(envelope["parent"]),
+            chain=tuple(_typed(str, name) for name in _typed(list, envelope["chain"])),
         )
+
+
+def _typed(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{kind.__name__} expected, not {type(value).__name__}")
+    return value
 
 
 def encode(value: Any, default: Default) -> Any:
@@ -151,7 +171,8 @@ def _find(name: str) -> Any:
     if found is None:
         raise DecodeError(f"{name!r} is in a module that is not loaded here: import it in an AppConfig.ready().")
     for part in path.split("."):
-        found = getattr(found, part, None)
+        # Not getattr: a module's own __getattr__ may import, and a property may do anything.
+        found = vars(found).get(part) if isinstance(found, ModuleType | type) else None
     if found is None:
         raise DecodeError(f"{name!r} does not exist here. Was it renamed or removed?")
     return found
@@ -204,13 +225,20 @@ def _moment(value: dt.datetime | dt.time, default: Default) -> Any:
         )
     key = zone.key if isinstance(zone, zoneinfo.ZoneInfo) else None
     bare = value.replace(tzinfo=None, fold=0) if key else value.replace(fold=0)
-    return {TAG: type(value).__name__, "v": [bare.isoformat(), key, value.fold]}
+    # A fixed offset may have a name of its own, which its ISO form leaves out: Django's own parser gives it one.
+    name = zone.tzname(None) if type(zone) is dt.timezone else None
+    named = name is not None and name != dt.timezone(zone.utcoffset(None) or dt.timedelta()).tzname(None)
+    return {TAG: type(value).__name__, "v": [bare.isoformat(), key, value.fold, *([_string(name, default)] * named)]}
 
 
 def _moment_back(kind: type[dt.datetime | dt.time]) -> Callable[[Any], Any]:
     def back(v: Any) -> Any:
         value = kind.fromisoformat(v[0]).replace(fold=v[2])
-        return value.replace(tzinfo=zoneinfo.ZoneInfo(v[1])) if v[1] else value
+        if v[1]:
+            return value.replace(tzinfo=zoneinfo.ZoneInfo(v[1]))
+        if len(v) > 3:
+            return value.replace(tzinfo=dt.timezone(value.tzinfo.utcoffset(None), decode(v[3])))
+        return value
 
     return back
 
@@ -219,7 +247,8 @@ def _enum(value: enum.Enum, default: Default) -> Any:
     name = global_name(type(value))
     if name is None:
         raise CaptureError(f"{type(value).__qualname__} cannot be carried: it is not found at its module's level.")
-    return {TAG: "enum", "v": [name, encode(value.value, default)]}
+    # Not value.value, which a class may have made into something else.
+    return {TAG: "enum", "v": [name, encode(value._value_, default)]}
 
 
 def _enum_back(v: Any) -> enum.Enum:
@@ -227,6 +256,10 @@ def _enum_back(v: Any) -> enum.Enum:
     if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
         raise DecodeError(f"{v[0]!r} is not an Enum here.")
     return kind(decode(v[1]))
+
+
+def _class(name: str) -> Any:
+    return _typed(type, _find(name))
 
 
 def _family(value: Any) -> Callable[[Any, Default], Any] | None:
@@ -245,8 +278,18 @@ def _base64(value: bytes) -> str:
 
 
 def _snapshot(value: Snapshot, default: Default) -> Any:
-    fields = encode(dict(value.fields), default)
+    fields = {}
+    for name, item in value.fields.items():
+        try:
+            fields[name] = encode(item, default)
+        except CaptureError as error:
+            raise CaptureError(f"its field {name!r}: {error}") from error
     return {TAG: "snapshot", "v": [value.model, value.using, fields, value.adding]}
+
+
+def _snapshot_back(v: Any) -> Snapshot:
+    fields = {name: decode(item) for name, item in _typed(dict, v[2]).items()}
+    return Snapshot(_typed(str, v[0]), _typed(str, v[1]), fields, _typed(bool, v[3]))
 
 
 _ENCODERS: dict[type, Callable[[Any, Default], Any]] = {
@@ -261,6 +304,8 @@ _ENCODERS: dict[type, Callable[[Any, Default], Any]] = {
     set: _sequence("set"),
     frozenset: _sequence("frozenset"),
     bytes: _tagged("bytes", _base64),
+    bytearray: _tagged("bytearray", _base64),
+    memoryview: _tagged("memoryview", _base64),
     dt.datetime: _moment,
     dt.time: _moment,
     dt.date: _tagged("date", dt.date.isoformat),
@@ -282,6 +327,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "set": lambda v: {decode(item) for item in v},
     "frozenset": lambda v: frozenset(decode(item) for item in v),
     "bytes": base64.b64decode,
+    "bytearray": lambda v: bytearray(base64.b64decode(v)),
+    "memoryview": lambda v: memoryview(base64.b64decode(v)),
     "datetime": _moment_back(dt.datetime),
     "time": _moment_back(dt.time),
     "date": dt.date.fromisoformat,
@@ -290,8 +337,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "uuid": uuid.UUID,
     "safe": lambda v: mark_safe(decode(v)),  # noqa: S308 - it was safe when it was sent
     "enum": _enum_back,
-    "global": _find,
-    "model": lambda v: ModelClass(v[0], v[1]),
-    "row": lambda v: Reference(v[0], decode(v[1]), v[2]),
-    "snapshot": lambda v: Snapshot(v[0], v[1], decode(v[2]), v[3]),
+    "global": _class,
+    "model": lambda v: ModelClass(_typed(str, v[0]), _typed(bool, v[1])),
+    "row": lambda v: Reference(_typed(str, v[0]), decode(v[1]), _typed(str, v[2])),
+    "snapshot": _snapshot_back,
 }

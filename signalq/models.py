@@ -147,6 +147,10 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     # the relay
 
+    def due(self, receivers: Sequence[str]) -> DeliveryQuerySet:
+        """What the relay has to look at now, the longest due first."""
+        return self.filter(due_at__lte=Now(), receiver__in=receivers).order_by("due_at")
+
     def take_due(self, receivers: Sequence[str], limit: int) -> list[Due]:
         """Move on up to ``limit`` deliveries that have come due for ``receivers``, each as its state asks.
 
@@ -154,7 +158,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         too many. In one short transaction without any other I/O; any number of relays may do it at once.
         """
         with transaction.atomic(using=self.db):
-            wanted = self.filter(due_at__lte=Now(), receiver__in=receivers).order_by("due_at").annotate(now=Now())
+            wanted = self.due(receivers).annotate(now=Now())
             if connections[self.db].features.has_select_for_update_skip_locked:
                 wanted = wanted.select_for_update(skip_locked=True)
             columns = ("pk", "receiver", "state", "attempt", "lost_leases", "created_at", "now")

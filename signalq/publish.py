@@ -122,14 +122,17 @@ class Channel:
                 **options,
             )
 
-    def depth(self, receiver: str) -> int:
-        """Messages that wait in the queue of ``receiver``."""
+    def queue(self, receiver: str) -> str:
+        """The name of the queue that messages to ``receiver`` go to."""
         app = celery_app()
         route = app.amqp.router.route(_queue(app.tasks[receiver]), receiver)
-        name = getattr(route.get("queue"), "name", None) or app.conf.task_default_queue
-        producer = self._ready(app)
+        return str(getattr(route.get("queue"), "name", None) or app.conf.task_default_queue)
+
+    def depth(self, queue: str) -> int:
+        """Messages that wait in ``queue``."""
+        producer = self._ready(celery_app())
         try:
-            return int(producer.channel.queue_declare(queue=name, passive=True).message_count)
+            return int(producer.channel.queue_declare(queue=queue, passive=True).message_count)
         except producer.connection.channel_errors:
             self.close()  # AMQP closes the channel with this answer: the queue does not exist.
             return 0

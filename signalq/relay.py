@@ -23,11 +23,14 @@ from .receivers import registry
 logger = logging.getLogger("signalq.relay")
 
 BATCH = 1_000
-"""Rows of one round: a batch of 2,000 was no faster."""
+"""Rows taken in one transaction: a batch of 2,000 was no faster."""
+BATCHES = 100
+"""Batches of one database in one round, before the next database has its turn."""
 POLL = 1.0
 """Seconds between two looks at an outbox that had nothing due."""
 PRUNE_EVERY = 60.0
 PRUNE_BATCH = 1_000
+BROKER = "the broker"
 ALIASES_EVERY = 60.0
 """Seconds between two looks at which databases have an outbox."""
 
@@ -45,45 +48,74 @@ class Relay:
     def run(self, stop: threading.Event, parent: int | None = None) -> None:
         """Sweep until ``stop`` is set, or until this process is no longer the child of process ``parent``."""
         while not stop.is_set() and (parent is None or os.getppid() == parent):
-            busy = self.round()
-            if not busy:
-                # Apart by chance, so that several relays do not look at the same moment.
-                stop.wait(POLL * random.uniform(0.8, 1.2))  # noqa: S311
+            self.round()
+            # Apart by chance, so that several relays do not look at the same moment.
+            stop.wait(POLL * random.uniform(0.8, 1.2))  # noqa: S311
 
-    def round(self) -> bool:
-        """One look at each outbox; whether any of them may have more that is due."""
-        busy = False
+    def round(self) -> None:
+        """One look at each outbox: whatever is due is taken and published."""
         for using in self._databases():
             try:
-                busy |= self.sweep(using) >= BATCH
+                self.sweep(using)
                 self._healthy(using)
             except (DatabaseError, InterfaceError) as error:
                 self._unhealthy(using, error)
         self._prune()
-        return busy
 
     def sweep(self, using: str) -> int:
-        """Take what is due on ``using`` and publish it; how many rows were due."""
+        """Take what is due on ``using`` and publish it; how many rows that were."""
         # Only receivers of this process: those of a newer deployment are left to its own relays.
         names = list(registry)
-        due = again_on_conflict(lambda: Delivery.objects.using(using).take_due(names, BATCH)) if names else []
+        outbox = Delivery.objects.using(using)
+        if not outbox.due(names).exists():
+            return 0
+        backlog = self._backlog() if conf.current().PUBLISH else set()
+        if backlog is None:
+            return 0
+        total = 0
+        for _ in range(BATCHES):
+            due = again_on_conflict(lambda: outbox.take_due(names, BATCH))
+            self._publish(using, due, backlog)
+            total += len(due)
+            if len(due) < BATCH:
+                break
+        return total
+
+    def _backlog(self) -> set[str] | None:
+        """The receivers whose queues hold messages now, before this relay adds any; None if the broker is away.
+
+        While it is away nothing is taken: what is due stays due, and none of it pays for the wait.
+        """
+        try:
+            depths: dict[str, int] = {}
+            for name in registry:
+                queue = self._channel.queue(name)
+                if queue not in depths:
+                    depths[queue] = self._channel.depth(queue)
+            return {name for name in registry if depths[self._channel.queue(name)]}
+        except Exception as error:  # noqa: BLE001 - whatever the transport raises, the rows stay due
+            self._channel.close()
+            if BROKER not in self._ill:
+                self._ill.add(BROKER)
+                logger.warning("The broker cannot be reached: %s: %s", type(error).__name__, error)
+            return None
+
+    def _publish(self, using: str, due: list[Due], backlog: set[str]) -> None:
         for row in due:
             if row.is_dead:
                 signals.counts["dead"] += 1
                 logger.error("%s #%s is dead: it lost its lease too often", row.receiver, row.id)
-        if due and conf.current().PUBLISH:
-            self._publish(using, due)
-        return len(due)
-
-    def _publish(self, using: str, due: list[Due]) -> None:
+        if not due or not conf.current().PUBLISH:
+            return
         try:
-            receivers = {row.receiver for row in due if row.state == State.QUEUED}
-            backlog = {receiver for receiver in receivers if self._channel.depth(registry[receiver].name)}
             self._channel.send(
                 publish.Wake(using, registry[row.receiver].name, row.id, _alone(row))
                 for row in due
                 if not row.is_dead and not _is_held(row, backlog)
             )
+            if BROKER in self._ill:
+                self._ill.discard(BROKER)
+                logger.info("The broker is back.")
         except Exception as error:  # noqa: BLE001 - whatever the transport raises, the rows come due again
             self._channel.close()
             logger.warning(

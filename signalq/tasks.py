@@ -60,7 +60,8 @@ def _register(receiver: Receiver) -> None:
         if name not in _named:
             _named.add(name)
             # shared_task registers it on the app that is loaded and on any that comes later.
-            celery.shared_task(name=name, **task_options)(_body(name))
+            make: Any = celery.shared_task(name=name, **task_options)
+            make(_body(name))
 
 
 _named: set[str] = set()

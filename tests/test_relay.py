@@ -13,7 +13,7 @@ from django.db.models import F
 from django.db.models.signals import post_save
 from django.utils import timezone
 
-from signalq import async_receiver, publish
+from signalq import async_receiver, publish, relay as relay_module
 from signalq.models import Delivery, DeliveryQuerySet, State
 from signalq.relay import Relay
 from tests.steps import come_due, outbox, states, sweep, work
@@ -28,7 +28,10 @@ class Broker:
     def __init__(self) -> None:
         self.sent: list[publish.Item] = []
         self.depths: dict[str, int] = {}
-        self.broken = False
+        self.broken = self.away = False
+
+    def queue(self, receiver: str) -> str:
+        return receiver
 
     def send(self, items: Any) -> None:
         if self.broken:
@@ -36,6 +39,8 @@ class Broker:
         self.sent.extend(items)
 
     def depth(self, receiver: str) -> int:
+        if self.away:
+            raise ConnectionError("refused")
         return self.depths.get(receiver, 0)
 
     def close(self) -> None: ...
@@ -111,6 +116,33 @@ def test_a_broken_broker_leaves_the_rows_due(alias: str, broker_: Broker, caplog
     assert sweep(alias) == 1
     assert "will come due again" in caplog.text
     assert 0 < due_in(alias) <= 20
+
+
+@pytest.mark.usefixtures("receiver")
+def test_while_the_broker_is_away_what_is_due_stays_due(
+    alias: str, broker_: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(alias)
+    outbox(alias).update(created_at=timezone.now() - timedelta(seconds=300))
+    come_due(alias)
+    relay = Relay([alias])
+    broker_.away = True
+    assert (relay.sweep(alias), relay.sweep(alias)) == (0, 0)
+    assert caplog.text.count("The broker cannot be reached") == 1
+    broker_.away = False
+    assert relay.sweep(alias) == 1
+    assert len(broker_.sent) == 1
+
+
+@pytest.mark.usefixtures("receiver")
+def test_its_own_publications_are_no_backlog(alias: str, broker_: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "BATCH", 3)
+    for _ in range(10):
+        save(alias)
+    come_due(alias)
+    broker_.depth = lambda receiver: len(broker_.sent)  # type: ignore[method-assign]
+    assert sweep(alias) == 10
+    assert len(broker_.sent) == 10
 
 
 @pytest.mark.usefixtures("receiver")
