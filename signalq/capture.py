@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.core import signals as core_signals
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.core.files import File
+from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.backends import signals as backend_signals
 from django.db.models import Model, QuerySet, signals as model_signals
-from django.db.models.fields.files import FieldFile
+from django.db.models.signals import ModelSignal
 from django.dispatch import Signal
 
 from . import codec, conf, outbox
@@ -67,8 +71,13 @@ def signal_name(signal: Signal) -> str:
                 "assign it in a module, as in order_paid = Signal()."
             )
         # A module that imports the signal holds it too; where it is defined is mostly called "signals".
-        _names[signal] = min(found, key=lambda name: (not name.rpartition(".")[0].endswith("signals"), len(name), name))
+        _names[signal] = min(found, key=_likeliness)
     return _names[signal]
+
+
+def _likeliness(name: str) -> tuple[Any, ...]:
+    module = name.rpartition(".")[0]
+    return module == "__main__", not module.endswith("signals"), len(name), name
 
 
 class Route:
@@ -81,31 +90,42 @@ class Route:
     def __call__(self, signal: Signal, sender: Any, **kwargs: Any) -> None:
         if self.sender is None and _is_internal(sender):
             return
-        receivers = [receiver for receiver in self.receivers if _wants(receiver, sender, kwargs)]
-        if receivers:
-            capture(signal, sender, kwargs, receivers)
+        if signal is model_signals.pre_save:
+            _forget(self, kwargs.get("instance"))
+        receivers = [receiver for receiver in self.receivers if _wants(receiver, signal, sender, kwargs)]
+        for pending in capture(signal, sender, kwargs, receivers) if receivers else ():
+            if signal is model_signals.pre_save and not connections[pending.using].in_atomic_block:
+                # Autocommit: the row may yet fail to be written, so the event waits for this instance's post_save.
+                _hold(self, kwargs["instance"], pending)
+            else:
+                outbox.add(pending)
 
 
 _routes: dict[tuple[int, int], Route] = {}
+_routes_lock = threading.RLock()
+"""Modules with receivers may be imported in several threads at once."""
 
 
 def connect(signal: Signal, sender: Any, receiver: Receiver) -> None:
     """Capture ``signal`` from ``sender`` (None: any) for ``receiver``."""
     key = (id(signal), id(sender))
-    route = _routes.get(key)
-    if route is None:
-        route = _routes[key] = Route(signal, sender)
-    if receiver not in route.receivers:
-        route.receivers = (*route.receivers, receiver)
-    signal.connect(route, sender=sender, weak=False, dispatch_uid=DISPATCH_UID)
-    if signal is model_signals.pre_save:
-        model_signals.post_save.connect(_release, sender=sender, weak=False, dispatch_uid=HELD_UID)
+    with _routes_lock:
+        route = _routes.get(key)
+        if route is None:
+            route = _routes[key] = Route(signal, sender)
+        if receiver not in route.receivers:
+            route.receivers = (*route.receivers, receiver)
+        signal.connect(route, sender=sender, weak=False, dispatch_uid=DISPATCH_UID)
+        if signal is model_signals.pre_save:
+            model_signals.post_save.connect(_release, sender=sender, weak=False, dispatch_uid=HELD_UID)
 
 
 def disconnect(signal: Signal, sender: Any, receiver: Receiver) -> None:
     """The inverse of ``connect``: Django forgets the route with its last receiver."""
-    route = _routes.get((id(signal), id(sender)))
-    if route is not None:
+    with _routes_lock:
+        route = _routes.get((id(signal), id(sender)))
+        if route is None:
+            return
         route.receivers = tuple(known for known in route.receivers if known is not receiver)
         if not route.receivers:
             signal.disconnect(sender=sender, dispatch_uid=DISPATCH_UID)
@@ -113,8 +133,32 @@ def disconnect(signal: Signal, sender: Any, receiver: Receiver) -> None:
                 model_signals.post_save.disconnect(sender=sender, dispatch_uid=HELD_UID)
 
 
-def capture(signal: Signal, sender: Any, kwargs: dict[str, Any], receivers: Iterable[Receiver]) -> None:
-    """Freeze one sending for ``receivers`` and leave it pending until its transaction commits."""
+# What waits for an instance's post_save, by route. Not on the instance: a copy of it would take it along.
+_held: dict[int, tuple[weakref.ref[Model], dict[Route, list[outbox.Pending]]]] = {}
+
+
+def _hold(route: Route, instance: Model, pending: outbox.Pending) -> None:
+    key = id(instance)
+    if key not in _held:
+        _held[key] = (weakref.ref(instance, lambda _: _held.pop(key, None)), {})
+    _held[key][1].setdefault(route, []).append(pending)
+
+
+def _forget(route: Route, instance: Any) -> None:
+    """What ``route`` still holds is of a save of ``instance`` that failed."""
+    if held := _held.get(id(instance)):
+        held[1].pop(route, None)
+
+
+def _release(instance: Model, **kwargs: Any) -> None:
+    if held := _held.pop(id(instance), None):
+        for pendings in held[1].values():
+            for pending in pendings:
+                outbox.add(pending)
+
+
+def capture(signal: Signal, sender: Any, kwargs: dict[str, Any], receivers: Iterable[Receiver]) -> list[outbox.Pending]:
+    """Freeze one sending for ``receivers``: what is to be left pending, for each alias."""
     name = signal_name(signal)
     subject = kwargs.get("instance")
     batches: dict[str, list[outbox.Item]] = {}
@@ -126,18 +170,7 @@ def capture(signal: Signal, sender: Any, kwargs: dict[str, Any], receivers: Iter
         event, text = texts[omit]
         _check_size(receiver, text)
         batches.setdefault(_alias(receiver, kwargs), []).append(_item(receiver, event, subject, text))
-    for using, items in batches.items():
-        pending = outbox.Pending(using, items)
-        if signal is model_signals.pre_save and not connections[using].in_atomic_block:
-            # Autocommit: the row may yet fail to be written, so the event waits for this instance's post_save.
-            subject.__dict__.setdefault("_signalq_held", []).append(pending)
-        else:
-            outbox.add(pending)
-
-
-def _release(instance: Model, **kwargs: Any) -> None:
-    for pending in instance.__dict__.pop("_signalq_held", ()):
-        outbox.add(pending)
+    return [outbox.Pending(using, items) for using, items in batches.items()]
 
 
 def _event(
@@ -146,7 +179,7 @@ def _event(
     arguments = {key: value for key, value in kwargs.items() if key not in omit}
     freeze_family = _FAMILIES.get(signal)
     if freeze_family:
-        freeze_family(arguments)
+        freeze_family(arguments, _using(kwargs) or DEFAULT_DB_ALIAS)
     cause = current_delivery()
     chain = (*cause.event.chain, cause.receiver) if cause else ()
     if len(chain) > conf.current().MAX_DEPTH:
@@ -186,60 +219,73 @@ def _item(receiver: Receiver, event: Event, subject: Any, text: str) -> outbox.I
 def freeze(value: Any) -> Any:
     """Replace what lives in this process by what can travel. Raises CaptureError."""
     if isinstance(value, Model):
-        if value.pk is None or value._state.adding:
-            raise CaptureError(f"the {value._meta.label} is not saved, so that no worker could load it.")
-        return Reference(value._meta.label_lower, value.pk, value._state.db or DEFAULT_DB_ALIAS)
+        # Where it is written, not where it was read: a replica may lag behind, and its worker would find no row.
+        return _reference(value, router.db_for_write(type(value), instance=value))
     if isinstance(value, type) and issubclass(value, Model):
         return ModelClass(value._meta.label_lower)
     raise CaptureError(f"a {type(value).__module__}.{type(value).__qualname__} has no lossless form.")
 
 
-def snapshot(instance: Model) -> Snapshot:
+def _reference(instance: Model, using: str) -> Reference:
+    if instance.pk is None or instance._state.adding:
+        raise CaptureError(f"the {instance._meta.label} is not saved, so that no worker could load it.")
+    return Reference(instance._meta.label_lower, instance.pk, using)
+
+
+def snapshot(instance: Model, using: str) -> Snapshot:
     """``instance`` with the values of its concrete fields; deferred ones, many-to-many and file contents stay out."""
-    state = instance._state
     values = {
         field.attname: _field_value(instance.__dict__[field.attname])
         for field in instance._meta.concrete_fields
         if field.attname in instance.__dict__
     }
-    return Snapshot(instance._meta.label_lower, state.db or DEFAULT_DB_ALIAS, values, state.adding)
+    return Snapshot(instance._meta.label_lower, using, values, instance._state.adding)
 
 
 def _field_value(value: Any) -> Any:
-    return value.name if isinstance(value, FieldFile) else value
+    return value.name if isinstance(value, File) else value
 
 
-def _freeze_row(arguments: dict[str, Any]) -> None:
+def _freeze_address(arguments: dict[str, Any], using: str) -> None:
+    # Argument errors name the argument, so what cannot be carried is left to the codec.
+    instance = arguments.get("instance")
+    if isinstance(instance, Model) and instance.pk is not None and not instance._state.adding:
+        arguments["instance"] = _reference(instance, using)
+
+
+def _freeze_row(arguments: dict[str, Any], using: str) -> None:
     if "instance" in arguments:
-        arguments["instance"] = snapshot(arguments["instance"])
+        arguments["instance"] = snapshot(arguments["instance"], using)
 
 
-def _freeze_delete(arguments: dict[str, Any]) -> None:
-    _freeze_row(arguments)
+def _freeze_delete(arguments: dict[str, Any], using: str) -> None:
+    _freeze_row(arguments, using)
     origin = arguments.get("origin")
     if isinstance(origin, QuerySet):
         arguments["origin"] = ModelClass(origin.model._meta.label_lower, rows=True)
     elif isinstance(origin, Model):
-        arguments["origin"] = snapshot(origin)
+        arguments["origin"] = snapshot(origin, using)
 
 
-_FAMILIES: dict[Signal, Callable[[dict[str, Any]], None]] = {
+_FAMILIES: dict[Signal, Callable[[dict[str, Any], str], None]] = {
+    model_signals.post_save: _freeze_address,
+    model_signals.m2m_changed: _freeze_address,
     model_signals.pre_save: _freeze_row,
     model_signals.pre_delete: _freeze_delete,
     model_signals.post_delete: _freeze_delete,
 }
 
 
-def _wants(receiver: Receiver, sender: Any, kwargs: dict[str, Any]) -> bool:
+def _wants(receiver: Receiver, signal: Signal, sender: Any, kwargs: dict[str, Any]) -> bool:
     options = receiver.options
-    if kwargs.get("raw") is True and not options.raw:
+    if not options.raw and kwargs.get("raw") is True and isinstance(signal, ModelSignal):
         return False
-    if options.using is not None and kwargs.get("using", options.using) != options.using:
+    if options.using is not None and _using(kwargs) not in (None, options.using):
         return False
     if options.when is None:
         return True
     try:
-        return bool(options.when(sender=sender, **kwargs))
+        return bool(options.when(signal=signal, sender=sender, **kwargs))
     except Exception as error:
         raise ConditionError(f"when= of {receiver.name} raised {type(error).__name__}: {error}") from error
 
@@ -248,15 +294,22 @@ def _is_internal(sender: Any) -> bool:
     """Models whose signals would only ever be noise, or a loop, to a receiver without a sender."""
     if not (isinstance(sender, type) and issubclass(sender, Model)):
         return False
-    return sender.__module__ == "__fake__" or sender._meta.app_label in {"signalq", "django_celery_results"}
+    # Another registry than the project's: the models of migrations, and the table in which `migrate` keeps its record.
+    return sender._meta.apps is not apps or sender._meta.app_label in {"signalq", "django_celery_results"}
 
 
 def _alias(receiver: Receiver, kwargs: dict[str, Any]) -> str:
     """The database whose transaction the event belongs to."""
-    if isinstance(kwargs.get("using"), str):
-        return str(kwargs["using"])
+    if alias := _using(kwargs) or receiver.options.using:
+        return alias
     instance = kwargs.get("instance")
-    return receiver.options.using or (isinstance(instance, Model) and instance._state.db) or DEFAULT_DB_ALIAS
+    return router.db_for_write(type(instance), instance=instance) if isinstance(instance, Model) else DEFAULT_DB_ALIAS
+
+
+def _using(kwargs: dict[str, Any]) -> str | None:
+    """The alias that the signal names; a custom signal may mean something else by ``using``."""
+    using = kwargs.get("using")
+    return using if isinstance(using, str) and using in connections.settings else None
 
 
 def _check_size(receiver: Receiver, text: str) -> None:
@@ -273,7 +326,11 @@ def _check_size(receiver: Receiver, text: str) -> None:
 def _label(sender: Any) -> str:
     if isinstance(sender, type) and issubclass(sender, Model):
         return sender._meta.label_lower
-    return str(codec.global_name(sender) or sender) if sender is not None else ""
+    if sender is None or isinstance(sender, str):
+        return sender or ""
+    kind = type(sender)
+    # Not str(sender), which is the user's: it may show personal data, cost a query, or fail.
+    return codec.global_name(sender) or f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _column(value: Any) -> str:

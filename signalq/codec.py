@@ -190,7 +190,7 @@ def _sequence(tag: str) -> Callable[[Any, Default], Any]:
     return lambda value, default: {TAG: tag, "v": [encode(item, default) for item in value]}
 
 
-def _string(value: str, default: Default) -> Any:
+def _string(value: str, default: Default | None = None) -> Any:
     if value.isascii():
         return value
     try:
@@ -225,10 +225,15 @@ def _moment(value: dt.datetime | dt.time, default: Default) -> Any:
         )
     key = zone.key if isinstance(zone, zoneinfo.ZoneInfo) else None
     bare = value.replace(tzinfo=None, fold=0) if key else value.replace(fold=0)
-    # A fixed offset may have a name of its own, which its ISO form leaves out: Django's own parser gives it one.
-    name = zone.tzname(None) if type(zone) is dt.timezone else None
-    named = name is not None and name != dt.timezone(zone.utcoffset(None) or dt.timedelta()).tzname(None)
-    return {TAG: type(value).__name__, "v": [bare.isoformat(), key, value.fold, *([_string(name, default)] * named)]}
+    name = [] if zone is None or key else _own_name(zone)
+    return {TAG: type(value).__name__, "v": [bare.isoformat(), key, value.fold, *name]}
+
+
+def _own_name(zone: dt.tzinfo) -> list[Any]:
+    """The name that a fixed offset was given, as Django's own parser does; its ISO form leaves it out."""
+    name = zone.tzname(None) or ""
+    offset = zone.utcoffset(None) or dt.timedelta()
+    return [] if name == dt.timezone(offset).tzname(None) else [_string(name)]
 
 
 def _moment_back(kind: type[dt.datetime | dt.time]) -> Callable[[Any], Any]:
@@ -273,6 +278,12 @@ def _family(value: Any) -> Callable[[Any, Default], Any] | None:
     return None
 
 
+def _view(value: memoryview, default: Default) -> Any:
+    if value.format != "B" or value.ndim != 1:
+        raise CaptureError("a memoryview of anything but plain bytes has no lossless form.")
+    return {TAG: "memoryview", "v": _base64(value.tobytes())}
+
+
 def _base64(value: bytes) -> str:
     return base64.b64encode(value).decode("ascii")
 
@@ -304,8 +315,7 @@ _ENCODERS: dict[type, Callable[[Any, Default], Any]] = {
     set: _sequence("set"),
     frozenset: _sequence("frozenset"),
     bytes: _tagged("bytes", _base64),
-    bytearray: _tagged("bytearray", _base64),
-    memoryview: _tagged("memoryview", _base64),
+    memoryview: _view,
     dt.datetime: _moment,
     dt.time: _moment,
     dt.date: _tagged("date", dt.date.isoformat),
@@ -327,7 +337,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "set": lambda v: {decode(item) for item in v},
     "frozenset": lambda v: frozenset(decode(item) for item in v),
     "bytes": base64.b64decode,
-    "bytearray": lambda v: bytearray(base64.b64decode(v)),
     "memoryview": lambda v: memoryview(base64.b64decode(v)),
     "datetime": _moment_back(dt.datetime),
     "time": _moment_back(dt.time),

@@ -13,13 +13,35 @@ class Condition:
         raise NotImplementedError
 
     def __and__(self, other: Callable[..., object]) -> Condition:
-        return _Combined(all, self, other)
+        return _combined(all, self, other)
+
+    def __rand__(self, other: Callable[..., object]) -> Condition:
+        return _combined(all, other, self)
 
     def __or__(self, other: Callable[..., object]) -> Condition:
-        return _Combined(any, self, other)
+        return _combined(any, self, other)
+
+    def __ror__(self, other: Callable[..., object]) -> Condition:
+        return _combined(any, other, self)
 
     def __invert__(self) -> Condition:
         return _Not(self)
+
+    def __eq__(self, other: object) -> bool:
+        # A module that is imported again makes the same condition anew.
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))  # what it expects may have no hash
+
+
+def _combined(rule: Callable[..., bool], *parts: Callable[..., object]) -> Condition:
+    for part in parts:
+        if not callable(part):
+            return NotImplemented
+        if isinstance(part, type) and issubclass(part, Condition):
+            raise TypeError(f"{part.__name__} is a class: write {part.__name__}().")
+    return _Combined(rule, *parts)
 
 
 class _Combined(Condition):

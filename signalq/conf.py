@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,9 @@ class Settings:
     """How many events may cause each other in a row."""
 
 
+AT_LEAST = {"CHUNK": 1, "LEASE": 0.1}
+"""The least that makes sense; 0 for any other number."""
+
 _KNOWN = {field.name: field.default for field in fields(Settings)}
 _cached: tuple[object, Settings] = (None, Settings())
 
@@ -48,9 +52,11 @@ def current() -> Settings:
     """
     global _cached
     given = getattr(django_settings, "SIGNALQ", None)
-    if _cached[0] is not given:
-        _cached = (given, _read(given or {}))
-    return _cached[1]
+    known, settings = _cached
+    if known != given:
+        settings = _read({} if given is None else given)
+        _cached = (given and dict(given), settings)  # a copy: a test may change the dict in place
+    return settings
 
 
 def _read(given: Any) -> Settings:
@@ -71,7 +77,9 @@ def _value(name: str, value: Any) -> Any:
         raise ImproperlyConfigured(f"SIGNALQ[{name!r}] must be True or False, not {value!r}.")
     if isinstance(value, timedelta) and isinstance(default, float):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    kind = int | float if isinstance(default, float) else int
+    least = AT_LEAST.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf:
         unit = "seconds or a timedelta" if isinstance(default, float) else "a whole number"
-        raise ImproperlyConfigured(f"SIGNALQ[{name!r}] must be {unit}, at least 0, not {value!r}.")
-    return float(value) if isinstance(default, float) else int(value)
+        raise ImproperlyConfigured(f"SIGNALQ[{name!r}] must be {unit}, at least {least:g}, not {value!r}.")
+    return float(value) if isinstance(default, float) else value

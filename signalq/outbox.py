@@ -20,7 +20,7 @@ from . import publish
 from .exceptions import OutboxMissing
 
 if TYPE_CHECKING:
-    from .models import DeliveryQuerySet
+    from .queryset import DeliveryQuerySet
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from django.db import DatabaseError, InterfaceError, connections, router
 
 from . import conf, publish, signals
 from .execute import again_on_conflict
-from .models import REPEAT_MAX, Delivery, Due, State
+from .models import Delivery
+from .queryset import REPEAT_MAX, Due, State
 from .receivers import registry
 
 logger = logging.getLogger("signalq.relay")

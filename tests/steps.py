@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from django.db.models.functions import Now
 
 from signalq import execute
-from signalq.models import Delivery, State
+from signalq.models import Delivery
+from signalq.queryset import State
 from signalq.receivers import registry
 from signalq.relay import Relay
 
 if TYPE_CHECKING:
-    from signalq.models import DeliveryQuerySet
+    from signalq.queryset import DeliveryQuerySet
 
 
 def outbox(alias: str, **lookups: Any) -> DeliveryQuerySet:

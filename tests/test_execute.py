@@ -11,7 +11,8 @@ from django.db.models import F
 from django.db.models.signals import post_save
 
 from signalq import Created, async_receiver, current_delivery, execute, lease, publish
-from signalq.models import Delivery, DeliveryQuerySet, State
+from signalq.models import Delivery
+from signalq.queryset import DeliveryQuerySet, State
 from signalq.receivers import registry
 from signalq.signals import counts
 from tests.steps import come_due, outbox, states, sweep, work

@@ -13,7 +13,7 @@ from django.test import TestCase
 
 from signalq import async_receiver, publish
 from signalq.exceptions import OutboxMissing
-from signalq.models import DeliveryQuerySet
+from signalq.queryset import DeliveryQuerySet
 from tests.steps import outbox, states, work
 from tests.testapp.models import Author, Effect
 

@@ -14,7 +14,8 @@ from django.db.models.signals import post_save
 from django.utils import timezone
 
 from signalq import async_receiver, publish, relay as relay_module
-from signalq.models import Delivery, DeliveryQuerySet, State
+from signalq.models import Delivery
+from signalq.queryset import DeliveryQuerySet, State
 from signalq.relay import Relay
 from tests.steps import come_due, outbox, states, sweep, work
 from tests.testapp.models import Author

@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections, router
 
 from signalq import publish
-from signalq.models import Delivery, State
+from signalq.models import Delivery
+from signalq.queryset import State
 from signalq.receivers import registry
 from signalq.relay import Relay
 
