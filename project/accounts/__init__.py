@@ -1,0 +1,1 @@
+"""Signing up, and what follows from it: a profile, a welcome email, the newsletter."""

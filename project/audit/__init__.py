@@ -1,0 +1,1 @@
+"""Who was deleted and what changed, written down without the other apps knowing."""

@@ -1,0 +1,1 @@
+"""`python -m project.demo`: everything started, a scenario driven over HTTP, every expectation checked."""

@@ -1,0 +1,1 @@
+"""The page at `/`: the other apps' panels, and what became of every delivery."""

@@ -1,0 +1,1 @@
+"""Takes the money for what the shop has checked out, while its payment gateway is up."""
