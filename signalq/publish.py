@@ -190,9 +190,20 @@ class Publisher:
         self._items: queue.Queue[list[Item] | None] = queue.Queue(QUEUE_SIZE)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
         self._channel = Channel()
         self._closed_until = 0.0
         self._retry_in = RETRY_FIRST
+        self._paused = False
+
+    def before_fork(self) -> None:
+        """Let the thread finish what it sends: a lock that it holds inside Celery would stay locked in the child."""
+        self._paused = self._sending.acquire(timeout=FLUSH_AT_EXIT)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._paused:
+            self._sending.release()
 
     def after_fork(self) -> None:
         """In the child: begin anew. The parent's connection is kept, unused: closing it would close it there too."""
@@ -249,7 +260,8 @@ class Publisher:
                     return
                 time.sleep(wait)
             try:
-                self._channel.send(items)
+                with self._sending:
+                    self._channel.send(items)
             except CeleryAppMissing as error:
                 _forget(items, str(error))
                 return
@@ -288,7 +300,11 @@ def _forget(items: list[Item], reason: str) -> None:
 
 publisher = Publisher()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=publisher.after_fork)
+    os.register_at_fork(
+        before=publisher.before_fork,
+        after_in_parent=publisher.after_fork_in_parent,
+        after_in_child=publisher.after_fork,
+    )
 atexit.register(publisher.flush, FLUSH_AT_EXIT)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import NotSupportedError, connections, models, transaction
-from django.db.models import Count, F, Min, Q
+from django.db.models import Count, Exists, F, Min, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -24,6 +24,8 @@ INSERT_ROWS = 1_000
 """Rows in one INSERT, at the most: beyond it nothing is gained, and SQLite takes 32,766 parameters."""
 MAX_LOST_LEASES = 3
 """A delivery whose worker died this often is dead: its handler may be what kills them."""
+REPEAT_EVENLY = 60.0
+"""Seconds of age up to which the relay looks at a queued delivery every GRACE; later it looks less and less often."""
 REPEAT_MAX = 600.0
 """Seconds between two publications of a delivery that nobody claims, at the most."""
 
@@ -91,11 +93,18 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     # claim
 
-    def claim(self, receivers: Sequence[str], ids: Sequence[int], lease: float) -> list[Delivery]:
+    def claim(
+        self, receivers: Sequence[str], ids: Sequence[int], lease: float, *, in_order: bool = False
+    ) -> list[Delivery]:
         """Take those of ``ids`` that are queued for ``receivers``, for ``lease`` seconds.
 
-        The attempt is counted before any handler runs, so that one that kills its worker is counted too.
+        ``in_order``: of each key only the first that is open. The attempt is counted before any handler runs, so that
+        one that kills its worker is counted too.
         """
+        if in_order:
+            ids = self._heads(receivers, ids)
+        if not ids:
+            return []
         connection = connections[self.db]
         if connection.vendor == "mysql":
             return self._claim_in_two(receivers, ids, lease)
@@ -121,6 +130,47 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         for delivery in claimed:
             delivery.state, delivery.attempt = State.RUNNING, delivery.attempt + 1
         return claimed
+
+    def _heads(self, receivers: Sequence[str], ids: Sequence[int]) -> list[int]:
+        """Those of ``ids`` with nothing open before them under their key.
+
+        Asked before the claim: what is a head stays one, as long as ids grow in the order of the commits.
+        """
+        hold = conf.current().ORDERED_HOLD
+        before = self.filter(receiver__in=receivers, key=OuterRef("key"), pk__lt=OuterRef("pk"), due_at__isnull=False)
+        if hold is not None:
+            before = before.exclude(state=State.WAITING, created_at__lt=after(-hold))
+        heads = self.filter(Q(key="") | ~Exists(before), pk__in=ids, receiver__in=receivers, state=State.QUEUED)
+        return list(heads.values_list("pk", flat=True))
+
+    def next_in_order(self, receivers: Sequence[str], key: str) -> int | None:
+        """The delivery of ``key`` whose turn it is, if it is queued."""
+        rows = self.filter(receiver__in=receivers, key=key, due_at__isnull=False).order_by("pk")
+        row = rows.values_list("pk", "state").first()
+        return row[0] if row and row[1] == State.QUEUED else None
+
+    def others_of(self, receivers: Sequence[str], claimed: Sequence[Delivery]) -> list[Delivery]:
+        """What else is waiting or queued under the keys of ``claimed``, locked for this transaction."""
+        keys = {delivery.key for delivery in claimed if delivery.key}
+        if not keys:
+            return []
+        wanted = self.filter(
+            receiver__in=receivers, key__in=keys, due_at__isnull=False, state__in=(State.WAITING, State.QUEUED)
+        ).order_by("pk")
+        if connections[self.db].features.has_select_for_update_skip_locked:
+            wanted = wanted.select_for_update(skip_locked=True)
+        return list(wanted)
+
+    def supersede(self, ids: Sequence[int], error: list[dict[str, Any]]) -> int:
+        """Discard ``ids``, whose work another delivery of their object does."""
+        rows = self.filter(pk__in=ids, state__in=(State.WAITING, State.QUEUED, State.RUNNING))
+        return rows.update(state=State.DISCARDED, due_at=None, finished_at=Now(), errors=error)
+
+    def expire(self, receivers: Sequence[str], ids: Sequence[int], seconds: float) -> int:
+        """Discard those of ``ids`` that were recorded more than ``seconds`` ago and are still queued."""
+        rows = self.filter(pk__in=ids, receiver__in=receivers, state=State.QUEUED, created_at__lt=after(-seconds))
+        error = {"type": "Expired", "message": f"It was not run within {seconds:g} s.", "traceback": ""}
+        return rows.update(state=State.DISCARDED, due_at=None, finished_at=Now(), errors=[error])
 
     def held(self, deliveries: Iterable[Delivery]) -> DeliveryQuerySet:
         """Those of ``deliveries`` that are still their worker's: the fence is the number of the attempt."""
@@ -265,12 +315,12 @@ class Due(NamedTuple):
         return self.state == State.RUNNING and self.lost_leases + 1 >= MAX_LOST_LEASES
 
     def interval(self) -> float:
-        """Seconds until the relay looks again: GRACE, and for a repetition twice as long each time."""
+        """Seconds until the relay looks again: GRACE for the first minute, then twice as long each time."""
         grace = conf.current().GRACE
-        if self.state != State.QUEUED:
+        if self.state != State.QUEUED or self.age < REPEAT_EVENLY or grace <= 0:
             return grace
         interval = grace
-        while interval < min(self.age, REPEAT_MAX) and grace > 0:
+        while interval < min(self.age, REPEAT_MAX):
             interval *= 2
         return min(interval, REPEAT_MAX)
 

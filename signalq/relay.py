@@ -45,6 +45,7 @@ class Relay:
         self._aliases_at = self._pruned_at = float("-inf")
         self._channel = publish.Channel()
         self._ill: set[str] = set()
+        self._probed_at: dict[str, float] = {}
 
     def run(self, stop: threading.Event, parent: int | None = None) -> None:
         """Sweep until ``stop`` is set, or until this process is no longer the child of process ``parent``."""
@@ -109,11 +110,9 @@ class Relay:
         if not due or not conf.current().PUBLISH:
             return
         try:
-            self._channel.send(
-                publish.Wake(using, registry[row.receiver].name, row.id, _alone(row))
-                for row in due
-                if not row.is_dead and not _is_held(row, backlog)
-            )
+            ready = [row for row in due if not row.is_dead and not _is_held(row, backlog)]
+            ready += self._probes(row for row in due if _is_held(row, backlog))
+            self._channel.send(publish.Wake(using, registry[row.receiver].name, row.id, _alone(row)) for row in ready)
             if BROKER in self._ill:
                 self._ill.discard(BROKER)
                 logger.info("The broker is back.")
@@ -125,6 +124,19 @@ class Relay:
                 type(error).__name__,
                 error,
             )
+
+    def _probes(self, held: Iterable[Due]) -> list[Due]:
+        """Of those held back the oldest few: queues are in order, so that a lost message was one of theirs."""
+        now = time.monotonic()
+        by_receiver: dict[str, list[Due]] = {}
+        for row in held:
+            by_receiver.setdefault(row.receiver, []).append(row)
+        probes: list[Due] = []
+        for receiver, rows in by_receiver.items():
+            if now - self._probed_at.get(receiver, float("-inf")) >= conf.current().GRACE:
+                self._probed_at[receiver] = now
+                probes += sorted(rows)[: conf.current().CHUNK]
+        return probes
 
     def _databases(self) -> list[str]:
         now = time.monotonic()

@@ -76,7 +76,7 @@ def due_in(alias: str) -> float:
 def test_a_lost_message_is_published_again_later_and_later(alias: str, broker_: Broker) -> None:
     save(alias)
     assert sweep(alias) == 0
-    for age, expected in [(0, 10), (15, 20), (45, 80), (10_000, 600)]:
+    for age, expected in [(0, 10), (45, 10), (90, 160), (10_000, 600)]:
         outbox(alias).update(created_at=timezone.now() - timedelta(seconds=age))
         come_due(alias)
         assert sweep(alias) == 1
@@ -86,16 +86,21 @@ def test_a_lost_message_is_published_again_later_and_later(alias: str, broker_: 
 
 
 @pytest.mark.usefixtures("receiver")
-def test_a_backlog_is_not_flooded_for_ten_minutes(alias: str, broker_: Broker) -> None:
-    save(alias)
+def test_a_backlog_is_not_flooded_for_ten_minutes(alias: str, broker_: Broker, settings: Any) -> None:
+    settings.SIGNALQ = {**settings.SIGNALQ, "CHUNK": 2}
+    for _ in range(5):
+        save(alias)
     broker_.depths["swept"] = 5
-    come_due(alias)
-    sweep(alias)
-    assert broker_.sent == []
+    relay = Relay([alias])
+    for _ in range(3):
+        come_due(alias)
+        relay.sweep(alias)
+    # Only the oldest few are tried, and only once in a while: if a message was lost, it was one of theirs.
+    assert [item.id for item in broker_.sent] == list(outbox(alias).values_list("pk", flat=True)[:2])
     outbox(alias).update(created_at=timezone.now() - timedelta(seconds=601))
     come_due(alias)
-    sweep(alias)
-    assert len(broker_.sent) == 1
+    relay.sweep(alias)
+    assert len(broker_.sent) == 2 + 5
 
 
 @pytest.mark.usefixtures("receiver")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connections, router
+from django.db import connections, router, transaction
 
 from signalq import publish
 from signalq.models import Delivery
@@ -94,7 +94,8 @@ class Command(BaseCommand):
         if options["receiver"]:
             wanted = wanted.filter(receiver=options["receiver"])
         replayed = wanted.replay()
-        publish.send([publish.Wake(using, receiver, pk, True) for receiver, pk in replayed])
+        wakes: list[publish.Item] = [publish.Wake(using, receiver, pk, True) for receiver, pk in replayed]
+        transaction.on_commit(lambda: publish.send(wakes), using=using)
         self.stdout.write(f"{len(replayed)} deliveries are queued again.")
         if missing := sorted(set(options["ids"]) - {pk for _, pk in replayed}):
             raise CommandError(f"Not dead, or not there: {', '.join(map(str, missing))}.")
