@@ -121,7 +121,12 @@ def _attempt(receiver: Receiver, delivery: Delivery, event: Event | DecodeError,
     try:
         if isinstance(event, DecodeError):
             raise event
-        again_on_conflict(lambda: _perform(receiver, delivery, event, loader))
+        if receiver.options.atomic:
+            again_on_conflict(lambda: _perform(receiver, delivery, event, loader))
+        else:
+            # Its effects are not rolled back, so that only a retry that counts may repeat them.
+            call(receiver, event, delivery.attempt, loader)
+            again_on_conflict(lambda: settle(delivery, Outcome(Result.DONE)))
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises is an outcome
         return classify(receiver, delivery.tries, error)
     return Outcome(Result.DONE)
@@ -129,10 +134,6 @@ def _attempt(receiver: Receiver, delivery: Delivery, event: Event | DecodeError,
 
 def _perform(receiver: Receiver, delivery: Delivery, event: Event, loader: Loader) -> None:
     using = str(delivery._state.db)
-    if not receiver.options.atomic:
-        call(receiver, event, delivery.attempt, loader)
-        settle(delivery, Outcome(Result.DONE))
-        return
     with transaction.atomic(using=using):
         with transaction.atomic(using=using):
             call(receiver, event, delivery.attempt, loader)

@@ -395,3 +395,21 @@ def test_an_alias_serves_what_was_recorded_under_the_old_name(alias: str) -> Non
     async_receiver(post_save, sender=Author, name="new", aliases=["old"])(lambda **kwargs: None)
     work(alias)
     assert states(alias) == [("old", "done", 1)]
+
+
+def test_a_conflict_outside_a_transaction_counts_as_a_failure(alias: str) -> None:
+    tries = []
+
+    class Deadlock(Exception):
+        sqlstate = "40P01"
+        sqlite_errorcode = 5
+
+    @async_receiver(post_save, sender=Author, name="outside_conflict", atomic=False)
+    def outside_conflict(**kwargs: Any) -> None:
+        tries.append("an email is sent")
+        raise OperationalError(1213, "deadlock") from Deadlock()
+
+    save(alias)
+    work(alias)
+    assert len(tries) == 1
+    assert states(alias) == [("outside_conflict", "waiting", 1)]
