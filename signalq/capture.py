@@ -6,22 +6,22 @@ import hashlib
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.core import signals as core_signals
-from django.core.files import File
-from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends import signals as backend_signals
-from django.db.models import Model, QuerySet, signals as model_signals
+from django.db.models import Model, signals as model_signals
 from django.db.models.signals import ModelSignal
 from django.dispatch import Signal
 
 from . import codec, conf, outbox
 from .context import current_delivery
-from .event import Event, ModelClass, Reference, Snapshot, uuid7
+from .event import Event, uuid7
 from .exceptions import CaptureError, CascadeError, ConditionError, RegistrationError
+from .freeze import FAMILIES, freeze, written_to
 
 if TYPE_CHECKING:
     from .receivers import AsyncReceiver
@@ -177,9 +177,10 @@ def _event(
     signal: Signal, name: str, sender: Any, kwargs: dict[str, Any], omit: tuple[str, ...], siblings: dict[Any, Any]
 ) -> tuple[Event, str]:
     arguments = {key: value for key, value in kwargs.items() if key not in omit}
-    freeze_family = _FAMILIES.get(signal)
+    freeze_family = FAMILIES.get(signal)
+    using = _using(kwargs) if isinstance(signal, ModelSignal) else None
     if freeze_family:
-        freeze_family(arguments, _using(kwargs) or DEFAULT_DB_ALIAS)
+        freeze_family(arguments, using or DEFAULT_DB_ALIAS)
     cause = current_delivery()
     chain = (*cause.event.chain, cause.receiver) if cause else ()
     if len(chain) > conf.current().MAX_DEPTH:
@@ -196,7 +197,8 @@ def _event(
         parent=cause.event.id if cause else None,
         chain=chain,
     )
-    return event, codec.dump_event(event, freeze)
+    subject = kwargs.get("instance")
+    return event, codec.dump_event(event, lambda value: freeze(value, subject, using))
 
 
 def _item(receiver: Receiver, event: Event, subject: Any, text: str) -> outbox.Item:
@@ -214,66 +216,6 @@ def _item(receiver: Receiver, event: Event, subject: Any, text: str) -> outbox.I
         key=_column(f"{label}:{pk}") if pk else "",
         payload=text,
     )
-
-
-def freeze(value: Any) -> Any:
-    """Replace what lives in this process by what can travel. Raises CaptureError."""
-    if isinstance(value, Model):
-        # Where it is written, not where it was read: a replica may lag behind, and its worker would find no row.
-        return _reference(value, router.db_for_write(type(value), instance=value))
-    if isinstance(value, type) and issubclass(value, Model):
-        return ModelClass(value._meta.label_lower)
-    raise CaptureError(f"a {type(value).__module__}.{type(value).__qualname__} has no lossless form.")
-
-
-def _reference(instance: Model, using: str) -> Reference:
-    if instance.pk is None or instance._state.adding:
-        raise CaptureError(f"the {instance._meta.label} is not saved, so that no worker could load it.")
-    return Reference(instance._meta.label_lower, instance.pk, using)
-
-
-def snapshot(instance: Model, using: str) -> Snapshot:
-    """``instance`` with the values of its concrete fields; deferred ones, many-to-many and file contents stay out."""
-    values = {
-        field.attname: _field_value(instance.__dict__[field.attname])
-        for field in instance._meta.concrete_fields
-        if field.attname in instance.__dict__
-    }
-    return Snapshot(instance._meta.label_lower, using, values, instance._state.adding)
-
-
-def _field_value(value: Any) -> Any:
-    return value.name if isinstance(value, File) else value
-
-
-def _freeze_address(arguments: dict[str, Any], using: str) -> None:
-    # Argument errors name the argument, so what cannot be carried is left to the codec.
-    instance = arguments.get("instance")
-    if isinstance(instance, Model) and instance.pk is not None and not instance._state.adding:
-        arguments["instance"] = _reference(instance, using)
-
-
-def _freeze_row(arguments: dict[str, Any], using: str) -> None:
-    if "instance" in arguments:
-        arguments["instance"] = snapshot(arguments["instance"], using)
-
-
-def _freeze_delete(arguments: dict[str, Any], using: str) -> None:
-    _freeze_row(arguments, using)
-    origin = arguments.get("origin")
-    if isinstance(origin, QuerySet):
-        arguments["origin"] = ModelClass(origin.model._meta.label_lower, rows=True)
-    elif isinstance(origin, Model):
-        arguments["origin"] = snapshot(origin, using)
-
-
-_FAMILIES: dict[Signal, Callable[[dict[str, Any], str], None]] = {
-    model_signals.post_save: _freeze_address,
-    model_signals.m2m_changed: _freeze_address,
-    model_signals.pre_save: _freeze_row,
-    model_signals.pre_delete: _freeze_delete,
-    model_signals.post_delete: _freeze_delete,
-}
 
 
 def _wants(receiver: Receiver, signal: Signal, sender: Any, kwargs: dict[str, Any]) -> bool:
@@ -303,7 +245,7 @@ def _alias(receiver: Receiver, kwargs: dict[str, Any]) -> str:
     if alias := _using(kwargs) or receiver.options.using:
         return alias
     instance = kwargs.get("instance")
-    return router.db_for_write(type(instance), instance=instance) if isinstance(instance, Model) else DEFAULT_DB_ALIAS
+    return written_to(instance) if isinstance(instance, Model) else DEFAULT_DB_ALIAS
 
 
 def _using(kwargs: dict[str, Any]) -> str | None:

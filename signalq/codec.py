@@ -35,6 +35,8 @@ TAG = "$"
 VERSION = 1
 # Python refuses to convert integers beyond 4,300 digits from and to decimal text; hexadecimal has no such limit.
 _BIG = 1 << 63
+# Made once, as json.dumps makes one for each call; encode has built a tree, so there is no circle to look for.
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
 def dumps(value: Any, default: Default) -> str:
@@ -42,7 +44,7 @@ def dumps(value: Any, default: Default) -> str:
 
     Raises CaptureError (from ``default``, as a rule) for what cannot be carried.
     """
-    return json.dumps(encode(value, default), separators=(",", ":"), allow_nan=False)
+    return _JSON.encode(encode(value, default))
 
 
 def loads(text: str) -> Any:
@@ -89,7 +91,7 @@ def dump_event(event: Event, default: Default) -> str:
         "parent": event.parent and str(event.parent),
         "chain": event.chain,
     }
-    return json.dumps(envelope, separators=(",", ":"), allow_nan=False)
+    return _JSON.encode(envelope)
 
 
 def _reason(error: BaseException) -> str:
@@ -217,35 +219,37 @@ def _dict(value: dict[Any, Any], default: Default) -> Any:
 
 
 def _moment(value: dt.datetime | dt.time, default: Default) -> Any:
+    bare = value.replace(tzinfo=None, fold=0).isoformat()
+    return {TAG: type(value).__name__, "v": [bare, value.tzinfo and _zone(value), value.fold]}
+
+
+def _zone(value: dt.datetime | dt.time) -> Any:
+    """The key of a named zone, or a fixed offset and the name that it was given, which its ISO form leaves out."""
     zone = value.tzinfo
-    if not (zone is None or type(zone) is dt.timezone or (isinstance(zone, zoneinfo.ZoneInfo) and zone.key)):
+    if isinstance(zone, zoneinfo.ZoneInfo) and zone.key:
+        return zone.key
+    if type(zone) is not dt.timezone:
         raise CaptureError(
             f"{value!r} has a time zone of type {type(zone).__name__}, which cannot be carried: "
             "use zoneinfo.ZoneInfo or datetime.timezone."
         )
-    key = zone.key if isinstance(zone, zoneinfo.ZoneInfo) else None
-    bare = value.replace(tzinfo=None, fold=0) if key else value.replace(fold=0)
-    name = [] if zone is None or key else _own_name(zone)
-    return {TAG: type(value).__name__, "v": [bare.isoformat(), key, value.fold, *name]}
-
-
-def _own_name(zone: dt.tzinfo) -> list[Any]:
-    """The name that a fixed offset was given, as Django's own parser does; its ISO form leaves it out."""
-    name = zone.tzname(None) or ""
-    offset = zone.utcoffset(None) or dt.timedelta()
-    return [] if name == dt.timezone(offset).tzname(None) else [_string(name)]
+    offset, name = zone.utcoffset(None), zone.tzname(None)
+    given = [] if name == dt.timezone(offset).tzname(None) else [_string(name)]
+    return [offset.days, offset.seconds, offset.microseconds, *given]
 
 
 def _moment_back(kind: type[dt.datetime | dt.time]) -> Callable[[Any], Any]:
     def back(v: Any) -> Any:
-        value = kind.fromisoformat(v[0]).replace(fold=v[2])
-        if v[1]:
-            return value.replace(tzinfo=zoneinfo.ZoneInfo(v[1]))
-        if len(v) > 3:
-            return value.replace(tzinfo=dt.timezone(value.tzinfo.utcoffset(None), decode(v[3])))
-        return value
+        bare, zone, fold = v
+        return kind.fromisoformat(bare).replace(tzinfo=zone and _zone_back(zone), fold=fold)
 
     return back
+
+
+def _zone_back(zone: Any) -> dt.tzinfo:
+    if isinstance(zone, str):
+        return zoneinfo.ZoneInfo(zone)
+    return dt.timezone(dt.timedelta(*zone[:3]), *map(decode, zone[3:]))
 
 
 def _enum(value: enum.Enum, default: Default) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from django.apps import apps
+from django.core.exceptions import ValidationError
+from django.db import connections
 from django.db.models import Model
 
 from . import codec
@@ -21,25 +24,26 @@ class Loader:
     """Loads the rows of a chunk's events with one query per model, and hands each loaded instance out once."""
 
     def __init__(self) -> None:
-        self._loaded: dict[Reference, Model] = {}
+        self._loaded: dict[tuple[str, str, str], Model] = {}
         self._loaded_at = 0.0
 
     def prefetch(self, events: Iterable[Event]) -> None:
         """Load what ``events`` refer to."""
-        wanted: dict[tuple[str, str], dict[Any, Reference]] = {}
+        wanted: dict[tuple[str, str], dict[str, Any]] = {}
 
         def collect(value: Any) -> None:
             if isinstance(value, Reference):
-                wanted.setdefault((value.model, value.using), {})[value.pk] = value
+                wanted.setdefault((value.model, value.using), {})[repr(value.pk)] = value.pk
 
         for event in events:
             for argument in event.arguments.values():
                 codec.transform(argument, collect)
         self._loaded_at = time.monotonic()
-        for (label, using), references in wanted.items():
-            for instance in _model(label)._base_manager.using(using).filter(pk__in=list(references)):
-                if reference := references.get(instance.pk):
-                    self._loaded[reference] = instance
+        for (label, using), pks in wanted.items():
+            # What is damaged is left to its own delivery: its neighbours need not know.
+            with contextlib.suppress(DecodeError):
+                for instance in _rows(label, using, pk__in=list(pks.values())):
+                    self._loaded[label, using, repr(instance.pk)] = instance
 
     def thaw(self, value: Any) -> Any:
         """``value`` with rows loaded, snapshots rebuilt and classes found. Raises ObjectGone, DecodeError."""
@@ -57,15 +61,28 @@ class Loader:
 
     def _row(self, reference: Reference) -> Model:
         # Used once: a handler may have changed the instance, or the row.
-        instance = self._loaded.pop(reference, None)
+        # By the text of its key, which need not have a hash.
+        instance = self._loaded.pop((reference.model, reference.using, repr(reference.pk)), None)
         if instance is not None and time.monotonic() - self._loaded_at < FRESH:
             return instance
-        instance = _model(reference.model)._base_manager.using(reference.using).filter(pk=reference.pk).first()
-        if instance is None:
+        rows = _rows(reference.model, reference.using, pk=reference.pk)
+        if not rows:
             raise ObjectGone(
                 f"The {reference.model} with primary key {reference.pk!r} was deleted before its handler could run."
             )
-        return instance
+        return rows[0]
+
+
+def _rows(label: str, using: str, **lookup: Any) -> list[Model]:
+    model = _model(label)
+    if using not in connections.settings:
+        raise DecodeError(f"A {label} is on database {using!r}, which is not in DATABASES here.")
+    try:
+        return list(model._base_manager.using(using).filter(**lookup))
+    except (TypeError, ValueError, ValidationError) as error:
+        raise DecodeError(
+            f"A primary key of {label} does not fit the model here: {error}. Has a migration changed its type?"
+        ) from error
 
 
 def rebuild(snapshot: Snapshot) -> Model:
