@@ -82,7 +82,7 @@ def dump_event(event: Event, default: Default) -> str:
             f"The sender of {event.signal} cannot be carried: {_reason(error)} "
             "Send with a class as the sender, as in signal.send(sender=type(self))."
         ) from error
-    envelope = {
+    envelope: dict[str, Any] = {
         "v": VERSION,
         "id": str(event.id),
         "signal": event.signal,
@@ -91,6 +91,9 @@ def dump_event(event: Event, default: Default) -> str:
         "parent": event.parent and str(event.parent),
         "chain": event.chain,
     }
+    for name in ("changes", "context"):
+        if value := getattr(event, name):
+            envelope[name] = encode(dict(value), default)
     return _JSON.encode(envelope)
 
 
@@ -113,6 +116,8 @@ def load_event(text: str) -> Event:
             arguments={name: decode(value) for name, value in envelope["arguments"].items()},
             parent=None if envelope["parent"] is None else uuid.UUID(envelope["parent"]),
             chain=tuple(_typed(str, name) for name in _typed(list, envelope["chain"])),
+            changes=_typed(dict, decode(envelope.get("changes", {}))),
+            context=_typed(dict, decode(envelope.get("context", {}))),
         )
 
 

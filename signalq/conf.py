@@ -34,6 +34,8 @@ class Settings:
     """The size of one durable event."""
     MAX_PAYLOAD_TRANSIENT: int = 64 * KIB
     """The size of one transient event."""
+    ORDERED_HOLD: float = 24 * 3600.0
+    """For this long a failing delivery of an ordered receiver holds back those of its key that come after it."""
     MAX_DEPTH: int = 10
     """How many events may cause each other in a row."""
 

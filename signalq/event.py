@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -56,6 +56,10 @@ class Event:
     """The event whose handler sent this signal."""
     chain: tuple[str, ...] = ()
     """The names of the receivers that led to this event, the first cause first."""
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Old and new value of each field that a ``Changed`` watches and that changed; by field name."""
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """What travels with it besides its arguments: user, language, trace and the like."""
 
 
 class Result(enum.Enum):

@@ -26,6 +26,7 @@ class OptionsDict(TypedDict, total=False):
 
     sender: Any
     when: Condition | Callable[..., object] | None
+    subclasses: bool
     raw: bool
     using: str | None
     omit: Iterable[str]
@@ -35,7 +36,12 @@ class OptionsDict(TypedDict, total=False):
     weak: bool
     durable: bool
     atomic: bool
+    snapshot: bool | Iterable[str]
+    coalesce: float | timedelta | None
+    ordered: bool
+    key: Callable[..., object] | str | None
     countdown: float | timedelta
+    expires: float | timedelta | None
     max_retries: int | None
     retry_backoff: float | bool
     retry_backoff_max: float
@@ -66,12 +72,24 @@ class Options:
     """The stable name; by default ``module.function``."""
     aliases: tuple[str, ...] = ()
     """Old names that it still serves."""
+    subclasses: bool = False
+    """Also concrete children and proxies of the sender; abstract bases are allowed then."""
     durable: bool = True
     """True: a row in the outbox. False: one signed Celery message alone."""
     atomic: bool = True
     """Run the handler in the transaction that marks the delivery done (durable only)."""
+    snapshot: bool | tuple[str, ...] = False
+    """Hand over the instance as it was, or these fields of it; deletions and pre_save always do."""
+    coalesce: float | None = None
+    """Wait this long (0, too), and run the deliveries of one object that wait together once, as one."""
+    ordered: bool = False
+    """Run the deliveries of one object strictly one after another."""
+    key: Callable[..., object] | str | None = None
+    """What "one object" means for coalesce and ordered: a callable with the signal's arguments, or a field's name."""
     countdown: float = 0.0
     """Wait this long before the first attempt."""
+    expires: float | None = None
+    """Discard what was not begun this long after it was recorded."""
     max_retries: int | None = 20
     retry_backoff: float = 1.0
     retry_backoff_max: float = 3600.0
@@ -125,7 +143,7 @@ def read(given: dict[str, Any]) -> Options:
     for option, kind in _LISTS.items():
         if option in given:
             given[option] = _tuple(option, kind, given[option])
-    for option in ("countdown", "retry_backoff", "retry_backoff_max", "time_limit", "soft_time_limit"):
+    for option in _DURATIONS:
         if option in given and not (given[option] is None and option in _OPTIONAL):
             given[option] = _seconds(option, given[option])
     options = Options(**given)
@@ -139,7 +157,8 @@ _LISTS: dict[str, type] = {
     "autoretry_for": BaseException,
     "dont_autoretry_for": BaseException,
 }
-_OPTIONAL = {"time_limit", "soft_time_limit"}
+_OPTIONAL = {"time_limit", "soft_time_limit", "coalesce", "expires"}
+_DURATIONS = ("countdown", "retry_backoff", "retry_backoff_max", *sorted(_OPTIONAL))
 
 
 def _check_values(options: Options, given: Mapping[str, Any]) -> None:

@@ -136,10 +136,8 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
         Asked before the claim: what is a head stays one, as long as ids grow in the order of the commits.
         """
-        hold = conf.current().ORDERED_HOLD
         before = self.filter(receiver__in=receivers, key=OuterRef("key"), pk__lt=OuterRef("pk"), due_at__isnull=False)
-        if hold is not None:
-            before = before.exclude(state=State.WAITING, created_at__lt=after(-hold))
+        before = before.exclude(state=State.WAITING, created_at__lt=after(-conf.current().ORDERED_HOLD))
         heads = self.filter(Q(key="") | ~Exists(before), pk__in=ids, receiver__in=receivers, state=State.QUEUED)
         return list(heads.values_list("pk", flat=True))
 
