@@ -4,7 +4,7 @@ from .conditions import Condition, Created, Sent
 from .context import CurrentDelivery, current_delivery
 from .event import Event
 from .exceptions import CaptureError, Discard, RegistrationError, Retry, SignalqError
-from .receivers import AsyncReceiver, async_receiver
+from .receivers import AsyncReceiver, async_batch_receiver, async_receiver
 
 __version__ = "0.1.0"
 
@@ -20,6 +20,7 @@ __all__ = [
     "Retry",
     "Sent",
     "SignalqError",
+    "async_batch_receiver",
     "async_receiver",
     "current_delivery",
 ]

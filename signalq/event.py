@@ -80,6 +80,8 @@ class Outcome:
     """Seconds until the next attempt, for RETRY."""
     error: BaseException | None = None
     """Why it is not DONE."""
+    value: Any = None
+    """What the handler returned, for DONE."""
 
 
 def uuid7() -> uuid.UUID:

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -25,12 +24,12 @@ CHUNK_SECONDS = 1.0
 
 
 class Lease:
-    """The deliveries of one claim; iterate over it to run them one after another."""
+    """The deliveries of one claim, to be taken and run one after another, or a few at a time."""
 
     def __init__(self, using: str, deliveries: list[Delivery]) -> None:
         self.using = using
         self._waiting = deque(deliveries)
-        self._current: Delivery | None = None
+        self._current: list[Delivery] = []
         self._lock = threading.Lock()
         self._claimed_at = self._renewed_at = time.monotonic()
 
@@ -44,14 +43,12 @@ class Lease:
         _heart.forget(self)
         self._hand_back()
 
-    def __iter__(self) -> Iterator[Delivery]:
-        while delivery := self._next():
-            yield delivery
-
-    def _next(self) -> Delivery | None:
+    def take(self, number: int) -> list[Delivery]:
+        """The next to run, up to ``number``; none when all are run or it is time to leave the rest to others."""
         with self._lock:
-            late = self._current is not None and time.monotonic() - self._claimed_at > CHUNK_SECONDS
-            self._current = self._waiting.popleft() if self._waiting and not late else None
+            late = bool(self._current) and time.monotonic() - self._claimed_at > CHUNK_SECONDS
+            count = 0 if late else min(number, len(self._waiting))
+            self._current = [self._waiting.popleft() for _ in range(count)]
             return self._current
 
     def _hand_back(self) -> None:
@@ -72,8 +69,8 @@ class Lease:
         self._hand_back()
         with self._lock:
             current = self._current
-        if current is not None:
-            Delivery.objects.using(self.using).renew([current], lease)
+        if current:
+            Delivery.objects.using(self.using).renew(current, lease)
         self._renewed_at = time.monotonic()
 
 

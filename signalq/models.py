@@ -49,6 +49,8 @@ class Delivery(models.Model):
         indexes = (
             models.Index(fields=["due_at"], name="signalq_due"),
             models.Index(fields=["finished_at"], name="signalq_finished"),
+            # For ordered and coalescing receivers; the others leave the key empty.
+            models.Index(fields=["key", "due_at"], name="signalq_key"),
         )
 
     def __str__(self) -> str:

@@ -180,6 +180,10 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             conditions |= Q(pk__in=ids, attempt=attempt)
         return self.filter(conditions, state=State.RUNNING)
 
+    def set_done(self) -> int:
+        """The work of all of them is done; how many that were."""
+        return self.update(state=State.DONE, due_at=None, finished_at=Now())
+
     def renew(self, deliveries: Iterable[Delivery], lease: float) -> int:
         """Keep the lease of running deliveries for another ``lease`` seconds; how many still had it."""
         return self.held(deliveries).update(due_at=after(lease))

@@ -15,8 +15,9 @@ from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
 from . import capture
+from .event import Event
 from .exceptions import RegistrationError
-from .options import Options, OptionsDict, check_senders, checked_name, read
+from .options import Options, OptionsDict, check_key, check_senders, checked_name, read
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -31,10 +32,13 @@ class AsyncReceiver(Generic[P, R]):
     Made by ``async_receiver``.
     """
 
-    def __init__(self, signals: tuple[Signal, ...], handler: Callable[P, R], options: Options) -> None:
+    def __init__(
+        self, signals: tuple[Signal, ...], handler: Callable[P, R], options: Options, batch_size: int | None = None
+    ) -> None:
         functools.update_wrapper(self, handler)  # first: it copies the handler's own attributes, whatever their names
         self.handler = handler
         self.options = options
+        self.batch_size = batch_size
         self.name = checked_name(_default_name(handler) if options.name is None else options.name)
         self.policy = options.policy
         self.signals = {capture.signal_name(signal): signal for signal in signals}
@@ -50,6 +54,11 @@ class AsyncReceiver(Generic[P, R]):
     def names(self) -> tuple[str, ...]:
         """Its name and the old ones that it still serves."""
         return (self.name, *self.options.aliases)
+
+    @property
+    def travels_alone(self) -> bool:
+        """Each of its deliveries has a message of its own."""
+        return self.batch_size is None and self.options.travels_alone
 
     def connect(self) -> None:
         """Capture its signals (again); connecting twice is connecting once."""
@@ -153,13 +162,7 @@ def async_receiver(
 
     Raises TypeError for an unknown option or a value of the wrong kind, RegistrationError for what contradicts.
     """
-    signals = tuple(signal) if isinstance(signal, list | tuple) else (signal,)
-    if not signals:
-        raise TypeError("async_receiver() got an empty list of signals: the handler would never run.")
-    for item in signals:
-        capture.check(item)
-    checked = read(dict(options))
-    check_senders(signals, checked.senders)
+    signals, checked = _checked(signal, dict(options))
 
     def decorate(handler: Callable[P, R]) -> AsyncReceiver[P, R]:
         if isinstance(handler, AsyncReceiver):
@@ -168,6 +171,42 @@ def async_receiver(
         return registry.add(AsyncReceiver(signals, handler, checked))
 
     return decorate
+
+
+def async_batch_receiver(
+    signal: Signal | list[Signal] | tuple[Signal, ...], *, size: int = 100, **options: Unpack[OptionsDict]
+) -> Callable[[Callable[[list[Event]], R]], AsyncReceiver[[list[Event]], R]]:
+    """Run the decorated handler once for many events, in one transaction: ``handler(events)``.
+
+    Each Event has its ``arguments`` loaded as a handler of ``async_receiver`` gets them. ``size`` is how many events
+    there are in one call at the most; more than the setting CHUNK never arrive together. If the call fails, its events
+    are tried again one by one. Options and errors are those of ``async_receiver``.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise TypeError(f"size={size!r} must be a whole number from 1.")
+    signals, checked = _checked(signal, dict(options))
+    if not checked.durable or not checked.atomic or checked.ordered:
+        wrong = "durable=False" if not checked.durable else "ordered=True" if checked.ordered else "atomic=False"
+        raise RegistrationError(f"async_batch_receiver() contradicts {wrong}: a batch is one transaction of many rows.")
+
+    def decorate(handler: Callable[[list[Event]], R]) -> AsyncReceiver[[list[Event]], R]:
+        if not callable(handler):
+            raise TypeError(f"async_batch_receiver() decorates a function, not {handler!r}.")
+        return registry.add(AsyncReceiver(signals, handler, checked, batch_size=size))
+
+    return decorate
+
+
+def _checked(signal: Any, given: dict[str, Any]) -> tuple[tuple[Signal, ...], Options]:
+    signals = tuple(signal) if isinstance(signal, list | tuple) else (signal,)
+    if not signals:
+        raise TypeError("async_receiver() got an empty list of signals: the handler would never run.")
+    for item in signals:
+        capture.check(item)
+    options = read(given)
+    check_senders(signals, options.senders)
+    check_key(signals, options)
+    return signals, options
 
 
 def _check_handler(handler: Any) -> None:
@@ -191,7 +230,8 @@ def _default_name(handler: Callable[..., Any]) -> str:
 
 
 def _same(one: AsyncReceiver[..., Any], other: AsyncReceiver[..., Any]) -> bool:
-    return one.options == other.options and list(one.signals.values()) == list(other.signals.values())
+    same_batches = one.batch_size == other.batch_size
+    return same_batches and one.options == other.options and list(one.signals.values()) == list(other.signals.values())
 
 
 def _place(handler: Callable[..., Any]) -> tuple[Any, ...]:

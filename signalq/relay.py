@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from django.db import DatabaseError, InterfaceError, connections, router
 
 from . import conf, publish, signals
-from .execute import again_on_conflict
 from .models import Delivery
+from .outcomes import again_on_conflict
 from .queryset import REPEAT_MAX, Due, State
 from .receivers import registry
 
@@ -183,7 +183,7 @@ class Relay:
 
 def _alone(row: Due) -> bool:
     """What was attempted before travels alone: it may be what killed its worker."""
-    return row.attempt > 0 or row.state == State.RUNNING or registry[row.receiver].options.travels_alone
+    return row.attempt > 0 or row.state == State.RUNNING or registry[row.receiver].travels_alone
 
 
 def _is_held(row: Due, backlog: set[str]) -> bool:

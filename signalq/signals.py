@@ -16,7 +16,7 @@ logger = logging.getLogger("signalq")
 delivery_started = Signal()
 """Before the handler: ``delivery``."""
 delivery_done = Signal()
-"""The handler's work is committed: ``delivery``, ``duration`` in seconds."""
+"""The handler's work is committed: ``delivery``, ``outcome``, ``duration`` in seconds."""
 delivery_retried = Signal()
 """The attempt failed and another is due: ``delivery``, ``outcome``, ``duration``."""
 delivery_dead = Signal()

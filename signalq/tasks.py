@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import celery
-from celery import signals as celery_signals
+from celery import signals as celery_signals, states as celery_states
+from celery.app.task import Context
 from django.core.signing import BadSignature
 from django.db import connections
 
@@ -19,6 +21,7 @@ from . import codec, conf, execute, publish, signals
 from .event import Event, Outcome, Result
 from .exceptions import DecodeError, MessageRefused
 from .load import Loader
+from .outcomes import classify
 from .receivers import registry
 
 if TYPE_CHECKING:
@@ -35,8 +38,34 @@ MAX_IDS = 10_000
 def connect() -> None:
     """Make a Celery task of each receiver, and run a relay with each worker. Called by AppConfig.ready."""
     registry.listen(_register)
+    for signal, state in _RESULT_STATES.items():
+        signal.connect(_store_result, dispatch_uid=f"signalq.result.{state}")
     celery_signals.worker_ready.connect(_start_relay, dispatch_uid="signalq.relay")
     celery_signals.worker_shutting_down.connect(_stop_relay, dispatch_uid="signalq.relay")
+
+
+_RESULT_STATES = {
+    signals.delivery_done: celery_states.SUCCESS,
+    signals.delivery_retried: celery_states.RETRY,
+    signals.delivery_dead: celery_states.FAILURE,
+    signals.delivery_discarded: celery_states.IGNORED,
+}
+
+
+def _store_result(sender: Receiver, signal: Any, delivery: Any, outcome: Outcome, **kwargs: Any) -> None:
+    """``ignore_result=False``: the outcome of a durable delivery under its event's id, also when it came in a chunk."""
+    if sender.options.ignore_result:
+        return
+    app = publish.celery_app()
+    error = outcome.error
+    text = "".join(traceback.format_exception(error)) if error is not None else None
+    app.backend.store_result(
+        str(delivery.event_id),
+        outcome.value if error is None else error,
+        _RESULT_STATES[signal],
+        traceback=text,
+        request=Context(task=sender.name, id=str(delivery.event_id), retries=delivery.attempt - 1),
+    )
 
 
 def _register(receiver: Receiver) -> None:
@@ -111,7 +140,7 @@ def _transient(task: Any, receiver: Receiver, signed: Any) -> Any:
     try:
         return execute.call(receiver, event, attempt, Loader())
     except Exception as error:
-        outcome = execute.classify(receiver, attempt, error)
+        outcome = classify(receiver, attempt, error)
         if outcome.result is Result.RETRY:
             _log(logger.warning, receiver, event, outcome)
             raise task.retry(exc=error, countdown=outcome.countdown, argsrepr="...", kwargsrepr="{}") from error

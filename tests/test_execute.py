@@ -11,6 +11,7 @@ from django.db.models import F
 from django.db.models.signals import post_save
 
 from signalq import Created, async_receiver, current_delivery, execute, lease, load, publish
+from signalq.exceptions import LeaseLost
 from signalq.models import Delivery
 from signalq.queryset import DeliveryQuerySet, State
 from signalq.receivers import registry
@@ -327,7 +328,7 @@ def test_a_zombie_cannot_settle_after_a_replay(alias: str) -> None:
     assert states(alias) == [("zombie", "dead", 2)]
     outbox(alias).replay()
     Delivery.objects.using(alias).claim(receiver.names, queued_ids(alias), 20)
-    with pytest.raises(execute.LeaseLost):
+    with pytest.raises(LeaseLost):
         zombie.set_done()
 
 

@@ -1,0 +1,85 @@
+"""A chunk in one call and one transaction, for receivers that ask for it: ``@async_batch_receiver``."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync
+from django.db import connections, transaction
+
+from . import signals
+from .event import Event, Outcome, Result
+from .exceptions import BrokenTransaction, DecodeError, LeaseLost, ObjectGone
+from .outcomes import again_on_conflict, classify
+from .settle import finish
+
+if TYPE_CHECKING:
+    from .lease import Lease
+    from .load import Loader
+    from .models import Delivery
+    from .receivers import AsyncReceiver
+
+    Receiver = AsyncReceiver[..., Any]
+    Events = Mapping[int, Event | DecodeError]
+
+
+def run_batches(receiver: Receiver, using: str, lease: Lease, events: Events, loader: Loader) -> None:
+    """Run what ``lease`` holds, ``receiver.batch_size`` at a time."""
+    while deliveries := lease.take(receiver.batch_size or 1):
+        _execute(receiver, using, deliveries, events, loader)
+
+
+def _execute(receiver: Receiver, using: str, deliveries: Sequence[Delivery], events: Events, loader: Loader) -> None:
+    for delivery in deliveries:
+        signals.delivery_started.send_robust(receiver, delivery=delivery)
+    started = time.monotonic()
+    ready, outcomes = _loaded(receiver, deliveries, events, loader)
+    failure: BaseException | None = None
+    try:
+        if ready:
+            again_on_conflict(lambda: _perform(receiver, using, ready))
+    except BaseException as error:  # noqa: BLE001 - whatever a handler raises is an outcome
+        failure = error
+    for delivery in ready:
+        # Each on its own from here on: what was attempted before travels alone, and fails nobody else again.
+        outcomes[delivery] = classify(receiver, delivery.tries, failure) if failure else Outcome(Result.DONE)
+    for delivery, outcome in outcomes.items():
+        finish(receiver, delivery, outcome, time.monotonic() - started)
+    if failure is not None and not isinstance(failure, Exception):
+        raise failure  # SystemExit, KeyboardInterrupt: the process is to end
+
+
+def _loaded(
+    receiver: Receiver, deliveries: Sequence[Delivery], events: Events, loader: Loader
+) -> tuple[dict[Delivery, Event], dict[Delivery, Outcome]]:
+    """The events as the handler gets them, and the outcome of those that it cannot get."""
+    ready: dict[Delivery, Event] = {}
+    outcomes: dict[Delivery, Outcome] = {}
+    for delivery in deliveries:
+        event = events[delivery.pk]
+        try:
+            if isinstance(event, DecodeError):
+                raise event
+            arguments = {name: loader.thaw(value) for name, value in event.arguments.items()}
+            ready[delivery] = dataclasses.replace(event, arguments=arguments, sender=loader.thaw(event.sender))
+        except (DecodeError, ObjectGone) as error:
+            outcomes[delivery] = classify(receiver, delivery.tries, error)
+    return ready, outcomes
+
+
+def _perform(receiver: Receiver, using: str, ready: Mapping[Delivery, Event]) -> None:
+    handler = receiver.handler
+    if inspect.iscoroutinefunction(handler):
+        handler = async_to_sync(handler)
+    with transaction.atomic(using=using):
+        with transaction.atomic(using=using):
+            handler(list(ready.values()))
+            if connections[using].get_rollback():
+                raise BrokenTransaction(BrokenTransaction.explain(receiver.name))
+        deliveries = list(ready)
+        if type(deliveries[0]).objects.using(using).held(deliveries).set_done() != len(deliveries):
+            raise LeaseLost(f"{receiver.name}: a delivery of this batch is no longer this worker's.")

@@ -1,0 +1,80 @@
+"""What an error means: an Outcome for its delivery, or just the same work once more."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.db import DatabaseError
+
+from .event import Outcome, Result
+from .exceptions import CascadeError, DecodeError, Discard, NewerVersion, ObjectGone, Retry
+
+if TYPE_CHECKING:
+    from .receivers import AsyncReceiver
+
+T = TypeVar("T")
+
+CONFLICT_TRIES = 10
+"""A deadlock or serialization failure is tried again at once, this often, before it counts as a failure."""
+PARKED = 60.0
+"""Seconds until a delivery that this worker is too old for is offered again."""
+
+_CONFLICT_SQLSTATES = {"40001", "40P01"}  # PostgreSQL: serialization_failure, deadlock_detected
+_CONFLICT_ERRNOS = {1205, 1213, 1020}  # MariaDB: lock wait timeout, deadlock, record has changed since last read
+_CONFLICT_SQLITE = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED
+
+
+def classify(receiver: AsyncReceiver[..., Any], tries: int, error: BaseException) -> Outcome:
+    """What ``error`` in attempt number ``tries`` means for its delivery."""
+    policy = receiver.policy
+    match error:
+        case Discard() | ObjectGone():
+            return Outcome(Result.DISCARDED, error=error)
+        case NewerVersion():
+            return Outcome(Result.RETRY, PARKED, error)
+        case DecodeError() | CascadeError():
+            return Outcome(Result.DEAD, error=error)
+        case Retry() if policy.has_left(tries):
+            countdown = policy.delay(tries) if error.countdown is None else error.countdown
+            return Outcome(Result.RETRY, countdown, error)
+        case Retry():
+            return Outcome(Result.DEAD, error=error)
+    retry = policy.retries(error, tries) if isinstance(error, Exception) else policy.has_left(tries)
+    return Outcome(Result.RETRY, policy.delay(tries), error) if retry else Outcome(Result.DEAD, error=error)
+
+
+def again_on_conflict(work: Callable[[], T]) -> T:
+    """Do ``work``, which is one transaction, again when the database asks for just that."""
+    for attempt in range(1, CONFLICT_TRIES):
+        try:
+            return work()
+        except Exception as error:
+            if not _is_conflict(error):
+                raise
+            # Apart by chance, or the same two meet again.
+            time.sleep(random.uniform(0, 0.005 * 2**attempt))  # noqa: S311
+    return work()
+
+
+def _is_conflict(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, DatabaseError):
+            driver = error.__cause__
+            state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
+            if state in _CONFLICT_SQLSTATES or (error.args and error.args[0] in _CONFLICT_ERRNOS):
+                return True
+            if _sqlite_code(driver) in _CONFLICT_SQLITE:
+                return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _sqlite_code(driver: BaseException | None) -> int | None:
+    code = getattr(driver, "sqlite_errorcode", None)
+    if code is not None:
+        return int(code) & 0xFF
+    # Python 3.10's sqlite3 has no error codes.
+    return 5 if type(driver).__module__ == "sqlite3" and "is locked" in str(driver) else None
