@@ -51,6 +51,9 @@ def names(alias: str) -> list[str]:
     return sorted(Effect.objects.using(alias).values_list("note", flat=True))
 
 
+savepoint = getattr(transaction, "savepoint_create", None) or transaction.savepoint  # renamed in Django 6.1
+
+
 class Inserts:
     """Counts the INSERTs into the outbox."""
 
@@ -88,9 +91,9 @@ def test_a_rolled_back_savepoint_leaves_nothing_of_itself(alias: str) -> None:
 def test_a_savepoint_made_by_hand(alias: str) -> None:
     with transaction.atomic(alias):
         save(alias, "before")
-        outer = transaction.savepoint(alias)
+        outer = savepoint(alias)
         save(alias, "inside")
-        inner = transaction.savepoint(alias)
+        inner = savepoint(alias)
         save(alias, "deeper")
         transaction.savepoint_rollback(inner, alias)
         save(alias, "still inside")
