@@ -25,3 +25,5 @@ class SignalqConfig(AppConfig):
         with contextlib.suppress(CeleryAppMissing):  # the check says it
             publish.celery_app()
         register(checks.check_celery_app)
+        register(checks.check_senders)
+        register(checks.check_aliases)

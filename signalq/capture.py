@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import threading
-import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from django.apps import apps
-from django.core import signals as core_signals
+from django.apps import AppConfig, apps
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.backends import signals as backend_signals
 from django.db.models import Model, signals as model_signals
 from django.db.models.signals import ModelSignal
 from django.dispatch import Signal
 
-from . import codec, conf, outbox
+from . import changes, codec, conf, context, held, muting, outbox, tracking
 from .context import current_delivery
 from .event import Event, uuid7
-from .exceptions import CaptureError, CascadeError, ConditionError, RegistrationError
-from .freeze import FAMILIES, freeze, written_to
+from .exceptions import CaptureError, CascadeError, ConditionError
+from .fields import has_primary_key
+from .freeze import freeze, freeze_arguments, written_to
+from .naming import global_name, signal_name
 
 if TYPE_CHECKING:
     from .receivers import AsyncReceiver
@@ -32,52 +30,6 @@ DISPATCH_UID = "signalq"
 HELD_UID = "signalq.held"
 COLUMN = 255
 """Characters that the outbox's text columns hold; anything longer is kept as its hash."""
-
-_REFUSED: dict[Signal, str] = {
-    model_signals.pre_init: "it is sent before there is anything to carry; use post_save with when=Created()",
-    model_signals.post_init: "it is sent for every row that is loaded, in the worker too; use post_save",
-    model_signals.class_prepared: "it is sent while models are being defined; use AppConfig.ready()",
-    backend_signals.connection_created: "it is about this process's own connection; use Django's @receiver",
-    core_signals.setting_changed: "it is about this process's own settings; use Django's @receiver",
-}
-
-
-def check(signal: Signal) -> None:
-    """Raise for a signal that no receiver in a worker can serve."""
-    if not isinstance(signal, Signal):
-        raise TypeError(f"async_receiver() takes a Signal or a list of them, not {signal!r}.")
-    if reason := _REFUSED.get(signal):
-        raise RegistrationError(f"{signal_name(signal)} cannot have an async receiver: {reason}.")
-
-
-_names: dict[Signal, str] = {}
-
-
-def signal_name(signal: Signal) -> str:
-    """The dotted name of a module-level signal: the same in every process.
-
-    Raises RegistrationError if there is none.
-    """
-    if signal not in _names:
-        found = [
-            f"{module_name}.{name}"
-            for module_name, module in list(sys.modules.items())
-            for name, value in list(getattr(module, "__dict__", {}).items())
-            if value is signal
-        ]
-        if not found:
-            raise RegistrationError(
-                f"{signal!r} is no module-level variable, so that no worker could find it: "
-                "assign it in a module, as in order_paid = Signal()."
-            )
-        # A module that imports the signal holds it too; where it is defined is mostly called "signals".
-        _names[signal] = min(found, key=_likeliness)
-    return _names[signal]
-
-
-def _likeliness(name: str) -> tuple[Any, ...]:
-    module = name.rpartition(".")[0]
-    return module == "__main__", not module.endswith("signals"), len(name), name
 
 
 class Route:
@@ -91,12 +43,17 @@ class Route:
         if self.sender is None and _is_internal(sender):
             return
         if signal is model_signals.pre_save:
-            _forget(self, kwargs.get("instance"))
-        receivers = [receiver for receiver in self.receivers if _wants(receiver, signal, sender, kwargs)]
+            held.forget(self, kwargs.get("instance"))
+        muted = muting.current()
+        receivers = [
+            receiver
+            for receiver in self.receivers
+            if not (muted and receiver in muted) and _wants(receiver, signal, sender, kwargs)
+        ]
         for pending in capture(signal, sender, kwargs, receivers) if receivers else ():
             if signal is model_signals.pre_save and not connections[pending.using].in_atomic_block:
                 # Autocommit: the row may yet fail to be written, so the event waits for this instance's post_save.
-                _hold(self, kwargs["instance"], pending)
+                held.hold(self, kwargs["instance"], pending)
             else:
                 outbox.add(pending)
 
@@ -108,6 +65,7 @@ _routes_lock = threading.RLock()
 
 def connect(signal: Signal, sender: Any, receiver: Receiver) -> None:
     """Capture ``signal`` from ``sender`` (None: any) for ``receiver``."""
+    changes.watch(receiver, signal, sender)
     key = (id(signal), id(sender))
     with _routes_lock:
         route = _routes.get(key)
@@ -117,11 +75,12 @@ def connect(signal: Signal, sender: Any, receiver: Receiver) -> None:
             route.receivers = (*route.receivers, receiver)
         signal.connect(route, sender=sender, weak=False, dispatch_uid=DISPATCH_UID)
         if signal is model_signals.pre_save:
-            model_signals.post_save.connect(_release, sender=sender, weak=False, dispatch_uid=HELD_UID)
+            model_signals.post_save.connect(held.release, sender=sender, weak=False, dispatch_uid=HELD_UID)
 
 
 def disconnect(signal: Signal, sender: Any, receiver: Receiver) -> None:
     """The inverse of ``connect``: Django forgets the route with its last receiver."""
+    changes.unwatch(receiver, signal, sender)
     with _routes_lock:
         route = _routes.get((id(signal), id(sender)))
         if route is None:
@@ -133,54 +92,33 @@ def disconnect(signal: Signal, sender: Any, receiver: Receiver) -> None:
                 model_signals.post_save.disconnect(sender=sender, dispatch_uid=HELD_UID)
 
 
-# What waits for an instance's post_save, by route. Not on the instance: a copy of it would take it along.
-_held: dict[int, tuple[weakref.ref[Model], dict[Route, list[outbox.Pending]]]] = {}
-
-
-def _hold(route: Route, instance: Model, pending: outbox.Pending) -> None:
-    key = id(instance)
-    if key not in _held:
-        _held[key] = (weakref.ref(instance, lambda _: _held.pop(key, None)), {})
-    _held[key][1].setdefault(route, []).append(pending)
-
-
-def _forget(route: Route, instance: Any) -> None:
-    """What ``route`` still holds is of a save of ``instance`` that failed."""
-    if held := _held.get(id(instance)):
-        held[1].pop(route, None)
-
-
-def _release(instance: Model, **kwargs: Any) -> None:
-    if held := _held.pop(id(instance), None):
-        for pendings in held[1].values():
-            for pending in pendings:
-                outbox.add(pending)
-
-
 def capture(signal: Signal, sender: Any, kwargs: dict[str, Any], receivers: Iterable[Receiver]) -> list[outbox.Pending]:
     """Freeze one sending for ``receivers``: what is to be left pending, for each alias."""
     name = signal_name(signal)
-    subject = kwargs.get("instance")
     batches: dict[str, list[outbox.Item]] = {}
-    texts: dict[tuple[str, ...], tuple[Event, str]] = {}
+    texts: dict[tuple[Any, ...], tuple[Event, str]] = {}
     for receiver in receivers:
-        omit = receiver.options.omit
-        if omit not in texts:
-            texts[omit] = _event(signal, name, sender, kwargs, omit, texts)
-        event, text = texts[omit]
+        shape = (receiver.options.omit, receiver.options.snapshot)
+        if shape not in texts:
+            texts[shape] = _event(signal, name, sender, kwargs, *shape, texts)
+        event, text = texts[shape]
         _check_size(receiver, text)
-        batches.setdefault(_alias(receiver, kwargs), []).append(_item(receiver, event, subject, text))
+        batches.setdefault(_alias(receiver, kwargs), []).append(_item(receiver, event, signal, kwargs, text))
     return [outbox.Pending(using, items) for using, items in batches.items()]
 
 
 def _event(
-    signal: Signal, name: str, sender: Any, kwargs: dict[str, Any], omit: tuple[str, ...], siblings: dict[Any, Any]
+    signal: Signal,
+    name: str,
+    sender: Any,
+    kwargs: dict[str, Any],
+    omit: tuple[str, ...],
+    snapshot: bool | tuple[str, ...],
+    siblings: dict[Any, Any],
 ) -> tuple[Event, str]:
     arguments = {key: value for key, value in kwargs.items() if key not in omit}
-    freeze_family = FAMILIES.get(signal)
     using = _using(kwargs) if isinstance(signal, ModelSignal) else None
-    if freeze_family:
-        freeze_family(arguments, using or DEFAULT_DB_ALIAS)
+    freeze_arguments(signal, arguments, using, snapshot)
     cause = current_delivery()
     chain = (*cause.event.chain, cause.receiver) if cause else ()
     if len(chain) > conf.current().MAX_DEPTH:
@@ -196,26 +134,40 @@ def _event(
         arguments=arguments,
         parent=cause.event.id if cause else None,
         chain=chain,
+        changes=tracking.told(sender, kwargs) if isinstance(signal, ModelSignal) else {},
+        context=first[0].context if first else context.captured(),
     )
     subject = kwargs.get("instance")
     return event, codec.dump_event(event, lambda value: freeze(value, subject, using))
 
 
-def _item(receiver: Receiver, event: Event, subject: Any, text: str) -> outbox.Item:
-    label = subject._meta.label_lower if isinstance(subject, Model) else ""
-    pk = _column(subject.pk) if isinstance(subject, Model) and subject.pk is not None else ""
+def _item(receiver: Receiver, event: Event, signal: Signal, kwargs: dict[str, Any], text: str) -> outbox.Item:
+    subject, options = kwargs.get("instance"), receiver.options
+    pk = _column(subject.pk) if isinstance(subject, Model) and has_primary_key(subject) else ""
     return outbox.Item(
         receiver=receiver.name,
         durable=receiver.options.durable,
-        alone=receiver.options.travels_alone,
-        countdown=receiver.options.countdown,
+        alone=receiver.travels_alone,
+        countdown=options.countdown if options.coalesce is None else options.coalesce,
         event_id=event.id,
         signal=event.signal,
         sender=_column(_label(event.sender)),
         object_pk=pk,
-        key=_column(f"{label}:{pk}") if pk else "",
+        key=_key(receiver, signal, event.sender, kwargs) if options.ordered or options.coalesce is not None else "",
         payload=text,
     )
+
+
+def _key(receiver: Receiver, signal: Signal, sender: Any, kwargs: dict[str, Any]) -> str:
+    """What "one object" is for an ordered or coalescing receiver."""
+    key, subject = receiver.options.key, kwargs.get("instance")
+    if key is None:
+        # An object without a primary key is like no other: it has no order, and nothing to be merged with.
+        return _column(f"{subject._meta.label_lower}:{subject.pk}") if subject and subject.pk is not None else ""
+    try:
+        return _column(key(signal=signal, sender=sender, **kwargs) if callable(key) else getattr(subject, key))
+    except Exception as error:
+        raise CaptureError(f"key= of {receiver.name} raised {type(error).__name__}: {error}") from error
 
 
 def _wants(receiver: Receiver, signal: Signal, sender: Any, kwargs: dict[str, Any]) -> bool:
@@ -270,9 +222,11 @@ def _label(sender: Any) -> str:
         return sender._meta.label_lower
     if sender is None or isinstance(sender, str):
         return sender or ""
+    if isinstance(sender, AppConfig):
+        return sender.label
     kind = type(sender)
     # Not str(sender), which is the user's: it may show personal data, cost a query, or fail.
-    return codec.global_name(sender) or f"{kind.__module__}.{kind.__qualname__}"
+    return global_name(sender) or f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _column(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Lossless JSON for everything an event may hold.
+"""Lossless JSON for everything an event may hold: the event's text, and what is in it.
 
 What JSON has travels as itself; anything else as ``{"$": tag, "v": value}``. Text is ASCII throughout, because
 a database's text column or jsonb refuses or changes what JSON itself allows (NUL, lone surrogates, NaN, 1e16).
@@ -7,34 +7,17 @@ Nothing is imported because a text names it: classes are looked up among the mod
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import datetime as dt
-import decimal
-import enum
-import importlib
 import json
-import math
-import sys
 import uuid
-import zoneinfo
 from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
-from django.utils.functional import Promise
-from django.utils.safestring import SafeString, mark_safe
-
-from .event import Event, ModelClass, Reference, Snapshot
+from .codec_types import Default, decode, encode, typed
+from .event import Event
 from .exceptions import CaptureError, DecodeError, NewerVersion
 
-Default = Callable[[Any], Any]
-T = TypeVar("T")
-
-TAG = "$"
 VERSION = 1
-# Python refuses to convert integers beyond 4,300 digits from and to decimal text; hexadecimal has no such limit.
-_BIG = 1 << 63
 # Made once, as json.dumps makes one for each call; encode has built a tree, so there is no circle to look for.
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
 
@@ -111,42 +94,14 @@ def load_event(text: str) -> Event:
             )
         return Event(
             id=uuid.UUID(envelope["id"]),
-            signal=_typed(str, envelope["signal"]),
+            signal=typed(str, envelope["signal"]),
             sender=decode(envelope["sender"]),
             arguments={name: decode(value) for name, value in envelope["arguments"].items()},
             parent=None if envelope["parent"] is None else uuid.UUID(envelope["parent"]),
-            chain=tuple(_typed(str, name) for name in _typed(list, envelope["chain"])),
-            changes=_typed(dict, decode(envelope.get("changes", {}))),
-            context=_typed(dict, decode(envelope.get("context", {}))),
+            chain=tuple(typed(str, name) for name in typed(list, envelope["chain"])),
+            changes=typed(dict, decode(envelope.get("changes", {}))),
+            context=typed(dict, decode(envelope.get("context", {}))),
         )
-
-
-def _typed(kind: type[T], value: Any) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"{kind.__name__} expected, not {type(value).__name__}")
-    return value
-
-
-def encode(value: Any, default: Default) -> Any:
-    """``value`` in JSON's own types."""
-    encoder = _ENCODERS.get(type(value)) or _family(value)
-    if encoder is None:
-        return encode(default(value), default)
-    return encoder(value, default)
-
-
-def decode(value: Any) -> Any:
-    """The inverse of ``encode``."""
-    if isinstance(value, list):
-        return [decode(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if TAG not in value:
-        return {key: decode(item) for key, item in value.items()}
-    decoder = _DECODERS.get(value[TAG])
-    if decoder is None:
-        raise DecodeError(f"The tag {value[TAG]!r} is not known to this version of signalq.")
-    return decoder(value["v"])
 
 
 def transform(value: Any, function: Callable[[Any], Any]) -> Any:
@@ -157,206 +112,3 @@ def transform(value: Any, function: Callable[[Any], Any]) -> Any:
     if kind in (list, tuple, set, frozenset):
         return kind(transform(item, function) for item in value)
     return function(value)
-
-
-def global_name(value: Any) -> str | None:
-    """``"module:qualname"`` of a class or function that can be found under it, else None."""
-    name = f"{getattr(value, '__module__', None)}:{getattr(value, '__qualname__', None)}"
-    try:
-        return name if _find(name) is value else None
-    except DecodeError:
-        return None
-
-
-def _find(name: str) -> Any:
-    module_name, _, path = name.partition(":")
-    if module_name.startswith("django.core.handlers."):
-        # The one exception to "nothing is imported": the senders of request signals, which no worker loads.
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module_name)
-    found: Any = sys.modules.get(module_name)
-    if found is None:
-        raise DecodeError(f"{name!r} is in a module that is not loaded here: import it in an AppConfig.ready().")
-    for part in path.split("."):
-        # Not getattr: a module's own __getattr__ may import, and a property may do anything.
-        found = vars(found).get(part) if isinstance(found, ModuleType | type) else None
-    if found is None:
-        raise DecodeError(f"{name!r} does not exist here. Was it renamed or removed?")
-    return found
-
-
-def _plain(value: Any, default: Default) -> Any:
-    return value
-
-
-def _tagged(tag: str, convert: Callable[[Any], Any]) -> Callable[[Any, Default], Any]:
-    return lambda value, default: {TAG: tag, "v": convert(value)}
-
-
-def _sequence(tag: str) -> Callable[[Any, Default], Any]:
-    return lambda value, default: {TAG: tag, "v": [encode(item, default) for item in value]}
-
-
-def _string(value: str, default: Default | None = None) -> Any:
-    if value.isascii():
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        # Two lone surrogates side by side would come back from JSON as one character.
-        return {TAG: "str", "v": _base64(value.encode("utf-8", "surrogatepass"))}
-    return value
-
-
-def _integer(value: int, default: Default) -> Any:
-    return value if -_BIG < value < _BIG else {TAG: "int", "v": hex(value)}
-
-
-def _float(value: float, default: Default) -> Any:
-    return value if math.isfinite(value) else {TAG: "float", "v": repr(value)}
-
-
-def _dict(value: dict[Any, Any], default: Default) -> Any:
-    if all(type(key) is str and key.isascii() for key in value) and TAG not in value:
-        return {key: encode(item, default) for key, item in value.items()}
-    pairs = [[encode(key, default), encode(item, default)] for key, item in value.items()]
-    return {TAG: "dict", "v": pairs}
-
-
-def _moment(value: dt.datetime | dt.time, default: Default) -> Any:
-    bare = value.replace(tzinfo=None, fold=0).isoformat()
-    return {TAG: type(value).__name__, "v": [bare, value.tzinfo and _zone(value), value.fold]}
-
-
-def _zone(value: dt.datetime | dt.time) -> Any:
-    """The key of a named zone, or a fixed offset and the name that it was given, which its ISO form leaves out."""
-    zone = value.tzinfo
-    if isinstance(zone, zoneinfo.ZoneInfo) and zone.key:
-        return zone.key
-    if type(zone) is not dt.timezone:
-        raise CaptureError(
-            f"{value!r} has a time zone of type {type(zone).__name__}, which cannot be carried: "
-            "use zoneinfo.ZoneInfo or datetime.timezone."
-        )
-    offset, name = zone.utcoffset(None), zone.tzname(None)
-    given = [] if name == dt.timezone(offset).tzname(None) else [_string(name)]
-    return [offset.days, offset.seconds, offset.microseconds, *given]
-
-
-def _moment_back(kind: type[dt.datetime | dt.time]) -> Callable[[Any], Any]:
-    def back(v: Any) -> Any:
-        bare, zone, fold = v
-        return kind.fromisoformat(bare).replace(tzinfo=zone and _zone_back(zone), fold=fold)
-
-    return back
-
-
-def _zone_back(zone: Any) -> dt.tzinfo:
-    if isinstance(zone, str):
-        return zoneinfo.ZoneInfo(zone)
-    return dt.timezone(dt.timedelta(*zone[:3]), *map(decode, zone[3:]))
-
-
-def _enum(value: enum.Enum, default: Default) -> Any:
-    name = global_name(type(value))
-    if name is None:
-        raise CaptureError(f"{type(value).__qualname__} cannot be carried: it is not found at its module's level.")
-    # Not value.value, which a class may have made into something else.
-    return {TAG: "enum", "v": [name, encode(value._value_, default)]}
-
-
-def _enum_back(v: Any) -> enum.Enum:
-    kind = _find(v[0])
-    if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
-        raise DecodeError(f"{v[0]!r} is not an Enum here.")
-    return kind(decode(v[1]))
-
-
-def _class(name: str) -> Any:
-    return _typed(type, _find(name))
-
-
-def _family(value: Any) -> Callable[[Any, Default], Any] | None:
-    """Encoders for what is known by its base class, or by what it is."""
-    if isinstance(value, enum.Enum):
-        return _enum
-    if isinstance(value, Promise):
-        return lambda lazy, default: _string(str(lazy), default)
-    if isinstance(value, type) and not hasattr(value, "_meta") and global_name(value):
-        return _tagged("global", global_name)
-    return None
-
-
-def _view(value: memoryview, default: Default) -> Any:
-    if value.format != "B" or value.ndim != 1:
-        raise CaptureError("a memoryview of anything but plain bytes has no lossless form.")
-    return {TAG: "memoryview", "v": _base64(value.tobytes())}
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")
-
-
-def _snapshot(value: Snapshot, default: Default) -> Any:
-    fields = {}
-    for name, item in value.fields.items():
-        try:
-            fields[name] = encode(item, default)
-        except CaptureError as error:
-            raise CaptureError(f"its field {name!r}: {error}") from error
-    return {TAG: "snapshot", "v": [value.model, value.using, fields, value.adding]}
-
-
-def _snapshot_back(v: Any) -> Snapshot:
-    fields = {name: decode(item) for name, item in _typed(dict, v[2]).items()}
-    return Snapshot(_typed(str, v[0]), _typed(str, v[1]), fields, _typed(bool, v[3]))
-
-
-_ENCODERS: dict[type, Callable[[Any, Default], Any]] = {
-    type(None): _plain,
-    bool: _plain,
-    str: _string,
-    int: _integer,
-    float: _float,
-    list: lambda value, default: [encode(item, default) for item in value],
-    dict: _dict,
-    tuple: _sequence("tuple"),
-    set: _sequence("set"),
-    frozenset: _sequence("frozenset"),
-    bytes: _tagged("bytes", _base64),
-    memoryview: _view,
-    dt.datetime: _moment,
-    dt.time: _moment,
-    dt.date: _tagged("date", dt.date.isoformat),
-    dt.timedelta: _tagged("timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
-    decimal.Decimal: _tagged("decimal", str),
-    uuid.UUID: _tagged("uuid", str),
-    SafeString: lambda value, default: {TAG: "safe", "v": _string("".join(value), default)},
-    ModelClass: _tagged("model", lambda value: [value.label, value.rows]),
-    Reference: lambda value, default: {TAG: "row", "v": [value.model, encode(value.pk, default), value.using]},
-    Snapshot: _snapshot,
-}
-
-_DECODERS: dict[str, Callable[[Any], Any]] = {
-    "str": lambda v: base64.b64decode(v).decode("utf-8", "surrogatepass"),
-    "int": lambda v: int(v, 16),
-    "float": float,
-    "dict": lambda v: {decode(key): decode(item) for key, item in v},
-    "tuple": lambda v: tuple(decode(item) for item in v),
-    "set": lambda v: {decode(item) for item in v},
-    "frozenset": lambda v: frozenset(decode(item) for item in v),
-    "bytes": base64.b64decode,
-    "memoryview": lambda v: memoryview(base64.b64decode(v)),
-    "datetime": _moment_back(dt.datetime),
-    "time": _moment_back(dt.time),
-    "date": dt.date.fromisoformat,
-    "timedelta": lambda v: dt.timedelta(*v),
-    "decimal": decimal.Decimal,
-    "uuid": uuid.UUID,
-    "safe": lambda v: mark_safe(decode(v)),  # noqa: S308 - it was safe when it was sent
-    "enum": _enum_back,
-    "global": _class,
-    "model": lambda v: ModelClass(_typed(str, v[0]), _typed(bool, v[1])),
-    "row": lambda v: Reference(_typed(str, v[0]), decode(v[1]), _typed(str, v[2])),
-    "snapshot": _snapshot_back,
-}

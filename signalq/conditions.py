@@ -9,6 +9,9 @@ from typing import Any
 class Condition:
     """A test of a signal's arguments; combine with ``&``, ``|`` and ``~``."""
 
+    parts: tuple[Callable[..., object], ...] = ()
+    """The conditions that it is made of: what they need to know ahead is found through this."""
+
     def __call__(self, **kwargs: Any) -> bool:
         raise NotImplementedError
 
@@ -54,10 +57,10 @@ class _Combined(Condition):
 
 class _Not(Condition):
     def __init__(self, part: Callable[..., object]) -> None:
-        self.part = part
+        self.parts = (part,)
 
     def __call__(self, **kwargs: Any) -> bool:
-        return not self.part(**kwargs)
+        return not self.parts[0](**kwargs)
 
 
 class Sent(Condition):

@@ -1,13 +1,23 @@
-"""What travels with an event besides its arguments; today the chain of events that led to it."""
+"""What travels with an event besides its arguments: the chain that led to it, and what it was sent under.
+
+A source is a pair of functions: one tells in the sender's process what there is, one makes it active around the
+handler. surroundings.py has those that come with signalq.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from .event import Event
+from .exceptions import ContextError, RegistrationError
+
+logger = logging.getLogger("signalq.context")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +52,91 @@ def delivering(delivery: CurrentDelivery) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One thing that travels with every event."""
+
+    capture: Callable[[], Any]
+    activate: Callable[[Any], AbstractContextManager[Any]]
+
+
+_sources: dict[str, Source] = {}
+
+
+def register_context(
+    name: str, capture: Callable[[], Any], activate: Callable[[Any], AbstractContextManager[Any]]
+) -> None:
+    """Have something travel with every event, as in ``register_context("tenant", current_tenant, tenant_context)``.
+
+    ``capture()`` is called in the sender's process at each event, and returns a value that an event can carry; None:
+    there is nothing to carry. ``activate(value)`` returns a context manager, which is active around the handler. An
+    event that a handler causes inherits what it does not set anew. Register in an ``AppConfig.ready()``, which runs in
+    the worker too.
+
+    Raises RegistrationError if another pair of functions has the name, TypeError for what cannot be called.
+    """
+    if not (isinstance(name, str) and name):
+        raise TypeError(f"register_context() takes a name first, not {name!r}.")
+    if not (callable(capture) and callable(activate)):
+        raise TypeError(f"register_context({name!r}, ...) takes two functions: capture() and activate(value).")
+    known = _sources.get(name)
+    if known is not None and _place(known) != _place(Source(capture, activate)):
+        raise RegistrationError(
+            f"The context {name!r} is registered already, by {_place(known)[0]}: give one of them another name, "
+            "or call unregister_context() first."
+        )
+    _sources[name] = Source(capture, activate)
+
+
+def unregister_context(name: str) -> None:
+    """Have it travel no longer; also for those that come with signalq: "user", "language", "timezone", "trace"."""
+    _sources.pop(name, None)
+
+
+def _place(source: Source) -> tuple[str, ...]:
+    """Where it is written: the same when a module is imported again."""
+    functions = (source.capture, source.activate)
+    return tuple(f"{f.__module__}.{getattr(f, '__qualname__', repr(f))}" for f in functions)
+
+
+def captured() -> dict[str, Any]:
+    """What an event that is captured now takes along, by name.
+
+    Raises ContextError if a source raises.
+    """
+    cause = _current.get()
+    found = dict(cause.event.context) if cause else {}
+    for name, source in _sources.items():
+        try:
+            value = source.capture()
+        except Exception as error:
+            raise ContextError(
+                f"The context {name!r} cannot be captured: {source.capture!r} raised {type(error).__name__}: {error}"
+            ) from error
+        if value is not None:
+            found[name] = value
+    return found
+
+
+@contextlib.contextmanager
+def active(context: Mapping[str, Any]) -> Iterator[None]:
+    """Make what an event brought along active.
+
+    Raises ContextError if a source raises.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, value in context.items():
+            source = _sources.get(name)
+            if source is None:
+                # As with an argument that the handler does not name: it is at hand in the event.
+                logger.debug("The context %r is not registered in this process.", name)
+                continue
+            try:
+                stack.enter_context(source.activate(value))
+            except Exception as error:
+                raise ContextError(
+                    f"The context {name!r} cannot be made active with {value!r}: {type(error).__name__}: {error}"
+                ) from error
+        yield

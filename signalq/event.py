@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.http import HttpHeaders
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -39,6 +41,55 @@ class ModelClass:
 
     label: str
     rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FieldText:
+    """A value of a type that only its field knows, in the field's own text (``value_to_string``)."""
+
+    model: str
+    field: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counterpart:
+    """What each process has one of its own, such as an AppConfig: its kind, and its name among them."""
+
+    kind: str
+    name: Any = None
+
+
+class Old(enum.Enum):
+    """What a change may have in the place of a value."""
+
+    UNKNOWN = "unknown"
+    """It could not be had without a query: counts as changed."""
+    ABSENT = "absent"
+    """There was no row."""
+
+
+@dataclass(frozen=True)
+class RequestSnapshot:
+    """An ``HttpRequest`` as a handler gets it; its attributes read like the request's."""
+
+    method: str | None
+    path: str
+    user: Any
+    """The user, loaded; ``AnonymousUser``; None if the request had not looked at its user, or the row is gone."""
+    META: Mapping[str, str]
+    """``REMOTE_ADDR`` and ``HTTP_USER_AGENT``, if they were there."""
+
+    @property
+    def headers(self) -> HttpHeaders:
+        """``User-Agent``, if it was there."""
+        return HttpHeaders(dict(self.META))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"A request's snapshot has no {name!r}, only method, path, user, META and headers. "
+            "Send what else the handler needs as an argument of a signal of your own."
+        )
 
 
 @dataclass(frozen=True, slots=True)

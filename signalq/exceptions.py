@@ -27,6 +27,10 @@ class ConditionError(SignalqError):
     """A receiver's ``when=`` raised."""
 
 
+class ContextError(SignalqError):
+    """What travels with an event could not be captured, or not be made active: a function registered for it raised."""
+
+
 class DecodeError(SignalqError, ValueError):
     """An event's text cannot be turned back into an event here."""
 

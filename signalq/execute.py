@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync
 from django.db import DatabaseError, connections, transaction
+from django.dispatch import Signal
 
 from . import codec, conf, publish, signals
 from .batch import run_batches
 from .coalesce import coalesce
-from .context import CurrentDelivery, delivering
+from .context import CurrentDelivery, active, delivering
 from .event import Event, Outcome, Result
 from .exceptions import BrokenTransaction, DecodeError
 from .lease import Lease
 from .load import Loader
+from .naming import signal_of
 from .outcomes import again_on_conflict, classify
 from .settle import finish, settle
 
@@ -132,13 +134,12 @@ def call(receiver: Receiver, event: Event, attempt: int, loader: Loader) -> Any:
     handler = receiver.handler
     if inspect.iscoroutinefunction(handler):
         handler = async_to_sync(handler)
-    with delivering(CurrentDelivery(event, receiver.name, attempt)):
+    with delivering(CurrentDelivery(event, receiver.name, attempt)), active(event.context):
         return handler(signal=_signal(receiver, event), sender=loader.thaw(event.sender), **arguments)
 
 
-def _signal(receiver: Receiver, event: Event) -> Any:
-    if event.signal in receiver.signals:
-        return receiver.signals[event.signal]
-    if len(receiver.signals) == 1:
-        return next(iter(receiver.signals.values()))  # it was renamed
-    raise DecodeError(f"{receiver.name} no longer listens to {event.signal}.")
+def _signal(receiver: Receiver, event: Event) -> Signal:
+    signal = signal_of(event.signal, receiver.signals)
+    if signal is None:
+        raise DecodeError(f"{receiver.name} no longer listens to {event.signal}.")
+    return signal

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
+from django.core.management.base import OutputWrapper
 from django.db import connections
+from django.db.migrations import Migration
 from django.db.models import Model
 
 from . import codec
-from .event import Event, ModelClass, Reference, Snapshot
+from .event import Counterpart, Event, FieldText, ModelClass, Reference, RequestSnapshot, Snapshot
 from .exceptions import DecodeError, ObjectGone
+from .fields import restored
 
 FRESH = 0.1
 """Seconds for which a row loaded with its chunk may still be handed to a handler."""
@@ -32,8 +37,12 @@ class Loader:
         wanted: dict[tuple[str, str], dict[str, Any]] = {}
 
         def collect(value: Any) -> None:
+            if isinstance(value, RequestSnapshot):
+                collect(value.user)
             if isinstance(value, Reference):
-                wanted.setdefault((value.model, value.using), {})[repr(value.pk)] = value.pk
+                with contextlib.suppress(DecodeError):
+                    pk = self.thaw(value.pk)
+                    wanted.setdefault((value.model, value.using), {})[repr(pk)] = pk
 
         for event in events:
             for argument in event.arguments.values():
@@ -57,19 +66,27 @@ class Loader:
         if isinstance(value, ModelClass):
             model = _model(value.label)
             return model._base_manager.none() if value.rows else model
-        return value
+        if isinstance(value, RequestSnapshot):
+            return replace(value, user=self._user(value.user))
+        if isinstance(value, FieldText):
+            return restored(value)
+        return _own(value) if isinstance(value, Counterpart) else value
+
+    def _user(self, user: Any) -> Any:
+        with contextlib.suppress(ObjectGone):  # the request is still the one that it was
+            return self._thaw(user)
+        return None
 
     def _row(self, reference: Reference) -> Model:
+        pk = self.thaw(reference.pk)
         # Used once: a handler may have changed the instance, or the row.
         # By the text of its key, which need not have a hash.
-        instance = self._loaded.pop((reference.model, reference.using, repr(reference.pk)), None)
+        instance = self._loaded.pop((reference.model, reference.using, repr(pk)), None)
         if instance is not None and time.monotonic() - self._loaded_at < FRESH:
             return instance
-        rows = _rows(reference.model, reference.using, pk=reference.pk)
+        rows = _rows(reference.model, reference.using, pk=pk)
         if not rows:
-            raise ObjectGone(
-                f"The {reference.model} with primary key {reference.pk!r} was deleted before its handler could run."
-            )
+            raise ObjectGone(f"The {reference.model} with primary key {pk!r} was deleted before its handler could run.")
         return rows[0]
 
 
@@ -95,8 +112,15 @@ def rebuild(snapshot: Snapshot) -> Model:
             "a migration renamed or removed it while the delivery was under way."
         )
     names = [name for name in known if name in snapshot.fields]
-    instance = model.from_db(snapshot.using, names, [snapshot.fields[name] for name in names])
+    values = [snapshot.fields[name] for name in names]
+    values = [restored(value) if isinstance(value, FieldText) else value for value in values]
+    instance = model.from_db(snapshot.using, names, values)
     instance._state.adding = snapshot.adding
+    if snapshot.adding:
+        for field in model._meta.concrete_fields:
+            if field.attname not in snapshot.fields and field.has_db_default():
+                # Its value was still the database's to give, and so it is here.
+                setattr(instance, field.attname, field.get_default())
     return instance
 
 
@@ -105,3 +129,27 @@ def _model(label: str) -> type[Model]:
         return apps.get_model(label)
     except (LookupError, ValueError) as error:
         raise DecodeError(f"There is no model {label!r} here. Was it renamed or removed?") from error
+
+
+def _own(value: Counterpart) -> Any:
+    """What this process has in the place of the sender's."""
+    try:
+        return _COUNTERPARTS[value.kind](value.name)
+    except (LookupError, TypeError, ImportError) as error:
+        raise DecodeError(f"There is no {value.kind} {value.name!r} here. Is the app in INSTALLED_APPS?") from error
+
+
+def _anonymous_user(name: None) -> Any:
+    from django.contrib.auth.models import AnonymousUser
+
+    return AnonymousUser()
+
+
+_COUNTERPARTS: dict[str, Callable[[Any], Any]] = {
+    "app config": lambda label: apps.get_app_config(label),
+    "registry of apps": lambda name: apps,
+    # Migrations are equal by app and name. The operations stay where they are: a worker need not import them.
+    "migration": lambda name: Migration(name[1], name[0]),
+    "standard output": lambda name: OutputWrapper(sys.stdout),
+    "anonymous user": _anonymous_user,
+}

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, TypedDict
 
-from django.db.models import Model
 from django.db.models.signals import ModelSignal
 from django.dispatch import Signal
 
@@ -143,6 +142,10 @@ def read(given: dict[str, Any]) -> Options:
     for option, kind in _LISTS.items():
         if option in given:
             given[option] = _tuple(option, kind, given[option])
+    if not isinstance(given.get("snapshot", False), bool):
+        given["snapshot"] = _tuple("snapshot", str, given["snapshot"])
+        if not given["snapshot"]:
+            raise TypeError("snapshot=[] names no field: snapshot=True means all of them.")
     for option in _DURATIONS:
         if option in given and not (given[option] is None and option in _OPTIONAL):
             given[option] = _seconds(option, given[option])
@@ -169,6 +172,12 @@ def _check_values(options: Options, given: Mapping[str, Any]) -> None:
     retries = options.max_retries
     if retries is not None and (not isinstance(retries, int) or isinstance(retries, bool) or retries < 0):
         raise TypeError(f"max_retries={retries!r} must be a whole number from 0, or None for ever.")
+    if options.snapshot and not options.durable:
+        raise RegistrationError(
+            "durable=False contradicts snapshot=...: what is not recorded is for what may be lost, with small messages."
+        )
+    if options.subclasses and any(sender is None for sender in options.senders):
+        raise RegistrationError("subclasses=True needs sender=...: without one, every model is a sender already.")
     if not options.durable and "atomic" in given:
         raise RegistrationError(
             "durable=False contradicts atomic=...: a transient delivery has no row to settle with the handler's writes."
@@ -188,18 +197,17 @@ def _check_values(options: Options, given: Mapping[str, Any]) -> None:
         checked_name(alias)
 
 
-def check_senders(signals: tuple[Signal, ...], senders: list[Any]) -> None:
-    """Raise for a sender that would never send one of ``signals``."""
-    if not senders:
-        raise TypeError("sender=[] is an empty list: the handler would never run. Leave it out for any sender.")
-    for signal in signals:
-        for sender in senders if isinstance(signal, ModelSignal) else ():
-            if isinstance(sender, str) and sender.count(".") != 1:
-                raise TypeError(f'sender={sender!r} is no model: write "app_label.Model".')
-            if isinstance(sender, type) and issubclass(sender, Model) and sender._meta.abstract:
-                raise RegistrationError(
-                    f"sender={sender.__name__} is abstract, so that no signal is ever sent by it: list its children."
-                )
+def check_key(signals: tuple[Signal, ...], options: Options) -> None:
+    """Raise for options about "one object" that say nothing, or where nothing says which object."""
+    wanting = "coalesce" if options.coalesce is not None else "ordered" if options.ordered else None
+    if wanting is None and options.key is not None:
+        raise RegistrationError("key= has a meaning with coalesce= or ordered=True only.")
+    if wanting and options.key is None and not all(isinstance(signal, ModelSignal) for signal in signals):
+        raise RegistrationError(f"{wanting} needs key=...: the signal may be sent without an instance.")
+    if options.coalesce is not None and options.countdown:
+        raise RegistrationError("coalesce contradicts countdown: it is itself how long to wait.")
+    if options.key is not None and not (callable(options.key) or isinstance(options.key, str)):
+        raise TypeError(f"key={options.key!r} must be a callable or the name of a field.")
 
 
 def checked_name(name: str) -> str:

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from django.apps import apps
-from django.db.models.signals import ModelSignal
+from django.db.models import Model
+from django.db.models.signals import ModelSignal, class_prepared
 from django.db.models.utils import make_model_tuple
 from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
-from . import capture
+from . import capture, changes, sources
 from .event import Event
 from .exceptions import RegistrationError
-from .options import Options, OptionsDict, check_key, check_senders, checked_name, read
+from .naming import signal_name
+from .options import Options, OptionsDict, check_key, checked_name, read
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,8 +43,9 @@ class AsyncReceiver(Generic[P, R]):
         self.batch_size = batch_size
         self.name = checked_name(_default_name(handler) if options.name is None else options.name)
         self.policy = options.policy
-        self.signals = {capture.signal_name(signal): signal for signal in signals}
+        self.signals = {signal_name(signal): signal for signal in signals}
         self.connected = False
+        changes.check(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.handler(*args, **kwargs)
@@ -63,6 +66,8 @@ class AsyncReceiver(Generic[P, R]):
     def connect(self) -> None:
         """Capture its signals (again); connecting twice is connecting once."""
         self.connected = True
+        if self.options.subclasses:
+            class_prepared.connect(_adopt, weak=False, dispatch_uid="signalq.adopt")
         self._each_sender(capture.connect)
 
     def disconnect(self) -> bool:
@@ -74,12 +79,22 @@ class AsyncReceiver(Generic[P, R]):
     def _each_sender(self, action: Callable[[Signal, Any, Any], None]) -> None:
         for signal in self.signals.values():
             for sender in self.options.senders:
+                if self.options.subclasses:
+                    for model in sources.family(sender):
+                        action(signal, model, self)
+                    continue
                 if isinstance(sender, str) and "." in sender:
                     # Django keeps these until the model is defined; by then the receiver may be disconnected.
                     apps.lazy_model_operation(functools.partial(self._lazily, action, signal), make_model_tuple(sender))
                 if not (isinstance(sender, str) and isinstance(signal, ModelSignal)):
                     # A custom signal may also be sent with just this text.
                     action(signal, sender, self)
+
+    def adopt(self, model: type[Model]) -> None:
+        """Capture the signals of ``model`` too, if it has just been defined as one of its senders' family."""
+        if self.connected and self.options.subclasses and sources.is_of(model, self.options.senders):
+            for signal in self.signals.values():
+                capture.connect(signal, model, self)
 
     def _lazily(self, action: Callable[[Signal, Any, Any], None], signal: Signal, model: Any) -> None:
         if self.connected == (action is capture.connect):
@@ -153,6 +168,13 @@ class Registry(Mapping[str, AsyncReceiver[..., Any]]):
 registry = Registry()
 
 
+def _adopt(sender: type[Model], **kwargs: Any) -> None:
+    # The historical models of migrations are in a registry of their own.
+    if sender._meta.apps is apps:
+        for receiver in registry.all():
+            receiver.adopt(sender)
+
+
 def async_receiver(
     signal: Signal | list[Signal] | tuple[Signal, ...], **options: Unpack[OptionsDict]
 ) -> Callable[[Callable[P, R]], AsyncReceiver[P, R]]:
@@ -202,9 +224,9 @@ def _checked(signal: Any, given: dict[str, Any]) -> tuple[tuple[Signal, ...], Op
     if not signals:
         raise TypeError("async_receiver() got an empty list of signals: the handler would never run.")
     for item in signals:
-        capture.check(item)
+        sources.check_signal(item)
     options = read(given)
-    check_senders(signals, options.senders)
+    sources.check(signals, options)
     check_key(signals, options)
     return signals, options
 

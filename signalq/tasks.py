@@ -57,12 +57,13 @@ def _store_result(sender: Receiver, signal: Any, delivery: Any, outcome: Outcome
     if sender.options.ignore_result:
         return
     app = publish.celery_app()
-    error = outcome.error
+    error, state = outcome.error, _RESULT_STATES[signal]
     text = "".join(traceback.format_exception(error)) if error is not None else None
+    result = outcome.value if error is None else error if state in celery_states.EXCEPTION_STATES else str(error)
     app.backend.store_result(
         str(delivery.event_id),
-        outcome.value if error is None else error,
-        _RESULT_STATES[signal],
+        result,
+        state,
         traceback=text,
         request=Context(task=sender.name, id=str(delivery.event_id), retries=delivery.attempt - 1),
     )

@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy
 from hypothesis import given, strategies as st
 
 from signalq import codec
-from signalq.event import Event, ModelClass, Reference, Snapshot, uuid7
+from signalq.event import Counterpart, Event, FieldText, ModelClass, Reference, RequestSnapshot, Snapshot, uuid7
 from signalq.exceptions import CaptureError
 
 
@@ -192,6 +192,12 @@ def test_what_goes_in_comes_out(value: Any) -> None:
         Reference("app.model", [1, {"unhashable"}], "default"),
         Reference("app.model", (1, uuid7()), "default"),
         Snapshot("app.model", "other", {"id": None, "$": 1}, adding=True),
+        Snapshot("app.model", "other", {"range": FieldText("app.model", "range", "[1,\ud800)")}),
+        Reference("app.model", (FieldText("app.model", "id", "1"), 2), "default"),
+        Counterpart("app config", "shop"),
+        Counterpart("migration", ("shop", "0001_initial")),
+        RequestSnapshot("GET", "/\u00e9", Reference("auth.user", 1, "default"), {"REMOTE_ADDR": "::1"}),
+        RequestSnapshot(None, "", None, {}),
         mark_safe("<b>\x00\ud800</b>"),
         memoryview(b"\x00\xff"),
     ],

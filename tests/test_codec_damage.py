@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from signalq import codec
+from signalq import codec, codec_types
 from signalq.event import Event, uuid7
 from signalq.exceptions import DecodeError, NewerVersion
 
@@ -45,8 +45,8 @@ damaged = st.recursive(
     json_values,
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.builds(lambda tag, v: {"$": tag, "v": v}, st.sampled_from([*codec._DECODERS, "?", 1, []]), inner)
-        | st.builds(lambda tag: {"$": tag}, st.sampled_from([*codec._DECODERS]))
+        | st.builds(lambda tag, v: {"$": tag, "v": v}, st.sampled_from([*codec_types.DECODERS, "?", 1, []]), inner)
+        | st.builds(lambda tag: {"$": tag}, st.sampled_from([*codec_types.DECODERS]))
     ),
     max_leaves=10,
 )

@@ -4,37 +4,53 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Delivery',
+            name="Delivery",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('event_id', models.UUIDField(verbose_name='event')),
-                ('receiver', models.CharField(max_length=255, verbose_name='receiver')),
-                ('signal', models.CharField(max_length=255, verbose_name='signal')),
-                ('sender', models.CharField(max_length=255, verbose_name='sender')),
-                ('object_pk', models.CharField(max_length=255, verbose_name='object')),
-                ('key', models.CharField(max_length=255, verbose_name='key')),
-                ('state', models.CharField(choices=[('waiting', 'waiting'), ('queued', 'queued'), ('running', 'running'), ('done', 'done'), ('dead', 'dead'), ('discarded', 'discarded')], max_length=9, verbose_name='state')),
-                ('attempt', models.PositiveIntegerField(default=0, verbose_name='attempt')),
-                ('attempts_before', models.PositiveIntegerField(default=0, verbose_name='attempts before its replay')),
-                ('lost_leases', models.PositiveSmallIntegerField(default=0, verbose_name='lost leases')),
-                ('due_at', models.DateTimeField(null=True, verbose_name='due at')),
-                ('payload', models.TextField(verbose_name='payload')),
-                ('errors', models.JSONField(default=list, verbose_name='errors')),
-                ('created_at', models.DateTimeField(verbose_name='created at')),
-                ('finished_at', models.DateTimeField(null=True, verbose_name='finished at')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("event_id", models.UUIDField(verbose_name="event")),
+                ("receiver", models.CharField(max_length=255, verbose_name="receiver")),
+                ("signal", models.CharField(max_length=255, verbose_name="signal")),
+                ("sender", models.CharField(max_length=255, verbose_name="sender")),
+                ("object_pk", models.CharField(max_length=255, verbose_name="object")),
+                ("key", models.CharField(max_length=255, verbose_name="key")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "waiting"),
+                            ("queued", "queued"),
+                            ("running", "running"),
+                            ("done", "done"),
+                            ("dead", "dead"),
+                            ("discarded", "discarded"),
+                        ],
+                        max_length=9,
+                        verbose_name="state",
+                    ),
+                ),
+                ("attempt", models.PositiveIntegerField(default=0, verbose_name="attempt")),
+                ("attempts_before", models.PositiveIntegerField(default=0, verbose_name="attempts before its replay")),
+                ("lost_leases", models.PositiveSmallIntegerField(default=0, verbose_name="lost leases")),
+                ("due_at", models.DateTimeField(null=True, verbose_name="due at")),
+                ("payload", models.TextField(verbose_name="payload")),
+                ("errors", models.JSONField(default=list, verbose_name="errors")),
+                ("created_at", models.DateTimeField(verbose_name="created at")),
+                ("finished_at", models.DateTimeField(null=True, verbose_name="finished at")),
             ],
             options={
-                'verbose_name': 'delivery',
-                'verbose_name_plural': 'deliveries',
-                'indexes': [models.Index(fields=['due_at'], name='signalq_due'), models.Index(fields=['finished_at'], name='signalq_finished'), models.Index(fields=['key', 'due_at'], name='signalq_key')],
+                "verbose_name": "delivery",
+                "verbose_name_plural": "deliveries",
+                "indexes": [
+                    models.Index(fields=["due_at"], name="signalq_due"),
+                    models.Index(fields=["finished_at"], name="signalq_finished"),
+                    models.Index(fields=["key", "due_at"], name="signalq_key"),
+                ],
             },
         ),
     ]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
+from typing import Any
 
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
 
@@ -87,3 +91,94 @@ class Effect(models.Model):
 
     def __str__(self) -> str:
         return f"{self.receiver} {self.object_pk}"
+
+
+class Remark(models.Model):
+    """About any row, with a file."""
+
+    # No constraint: the tables of apps without migrations are made first.
+    content_type = models.ForeignKey(ContentType, models.CASCADE, db_constraint=False)
+    object_id = models.BigIntegerField()
+    target = GenericForeignKey()
+    file = models.FileField(blank=True)
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Seat(models.Model):
+    """A composite primary key."""
+
+    pk = models.CompositePrimaryKey("row", "number")
+    row = models.CharField(max_length=5)
+    number = models.IntegerField()
+    taken = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return f"{self.row}{self.number}"
+
+
+@dataclass(frozen=True)
+class Code:
+    """A type that signalq does not know."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class CodeField(models.CharField):
+    """A field that makes Codes, in the way that Django documents."""
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return self.to_python(value)
+
+    def to_python(self, value: Any) -> Any:
+        return value if value is None or isinstance(value, Code) else Code(value)
+
+    def get_prep_value(self, value: Any) -> Any:
+        return None if value is None else str(value)
+
+    def value_to_string(self, obj: Any) -> str:
+        return str(self.value_from_object(obj))
+
+
+class CodeAttribute:
+    """Makes a Code when it is read, as geometries are made."""
+
+    def __init__(self, field: Any) -> None:
+        self.field = field
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        value = instance.__dict__.get(self.field.attname)
+        return Code(value) if isinstance(value, str) else value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__[self.field.attname] = value
+
+
+class LazyCodeField(models.CharField):
+    """Leaves the making of Codes to its attribute."""
+
+    descriptor_class = CodeAttribute
+
+    def to_python(self, value: Any) -> Any:
+        return value
+
+    def get_prep_value(self, value: Any) -> Any:
+        return None if value is None else str(value)
+
+
+class Ticket(models.Model):
+    """Values that only their fields know, the key among them."""
+
+    code = CodeField(max_length=20, primary_key=True)
+    colour = CodeField(max_length=20, null=True)
+    place = LazyCodeField(max_length=20, default="")
+    others = models.ManyToManyField("self")
+
+    def __str__(self) -> str:
+        return str(self.code)
