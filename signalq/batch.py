@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 
 from . import signals
+from .context import CurrentDelivery, delivering
 from .event import Event, Outcome, Result
 from .exceptions import BrokenTransaction, DecodeError, LeaseLost, ObjectGone
 from .outcomes import again_on_conflict, classify
@@ -71,13 +72,20 @@ def _loaded(
     return ready, outcomes
 
 
+def _cause(receiver: Receiver, ready: Mapping[Delivery, Event]) -> CurrentDelivery:
+    """The delivery with the longest chain stands for the batch, so that the cascade limit counts for it, too."""
+    delivery, event = max(ready.items(), key=lambda pair: len(pair[1].chain))
+    return CurrentDelivery(event, receiver.name, delivery.attempt)
+
+
 def _perform(receiver: Receiver, using: str, ready: Mapping[Delivery, Event]) -> None:
     handler = receiver.handler
     if inspect.iscoroutinefunction(handler):
         handler = async_to_sync(handler)
     with transaction.atomic(using=using):
         with transaction.atomic(using=using):
-            handler(list(ready.values()))
+            with delivering(_cause(receiver, ready)):
+                handler(list(ready.values()))
             if connections[using].get_rollback():
                 raise BrokenTransaction(BrokenTransaction.explain(receiver.name))
         deliveries = list(ready)

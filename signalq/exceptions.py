@@ -67,6 +67,10 @@ class BrokenTransaction(SignalqError):
         )
 
 
+class HandlerError(SignalqError):
+    """A handler raised what means something else elsewhere; its cause is what it raised."""
+
+
 class ObjectGone(SignalqError):
     """The row that an event is about was deleted before its handler could run."""
 

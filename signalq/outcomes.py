@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from django.db import DatabaseError
 
 from .event import Outcome, Result
-from .exceptions import CascadeError, DecodeError, Discard, NewerVersion, ObjectGone, Retry
+from .exceptions import CascadeError, DecodeError, Discard, HandlerError, NewerVersion, ObjectGone, Retry
 
 if TYPE_CHECKING:
     from .receivers import AsyncReceiver
@@ -22,6 +22,9 @@ CONFLICT_TRIES = 10
 PARKED = 60.0
 """Seconds until a delivery that this worker is too old for is offered again."""
 
+MISTAKEN: dict[type[BaseException], str] = {}
+"""What a handler may raise by mistake, and what to do instead; Celery's own Retry, as a rule."""
+
 _CONFLICT_SQLSTATES = {"40001", "40P01"}  # PostgreSQL: serialization_failure, deadlock_detected
 _CONFLICT_ERRNOS = {1205, 1213, 1020}  # MariaDB: lock wait timeout, deadlock, record has changed since last read
 _CONFLICT_SQLITE = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED
@@ -30,6 +33,9 @@ _CONFLICT_SQLITE = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED
 def classify(receiver: AsyncReceiver[..., Any], tries: int, error: BaseException) -> Outcome:
     """What ``error`` in attempt number ``tries`` means for its delivery."""
     policy = receiver.policy
+    for kind, way_out in MISTAKEN.items():
+        if isinstance(error, kind):
+            error = _explained(error, f"{receiver.name} raised {kind.__module__}.{kind.__qualname__}: {way_out}")
     match error:
         case Discard() | ObjectGone():
             return Outcome(Result.DISCARDED, error=error)
@@ -44,6 +50,12 @@ def classify(receiver: AsyncReceiver[..., Any], tries: int, error: BaseException
             return Outcome(Result.DEAD, error=error)
     retry = policy.retries(error, tries) if isinstance(error, Exception) else policy.has_left(tries)
     return Outcome(Result.RETRY, policy.delay(tries), error) if retry else Outcome(Result.DEAD, error=error)
+
+
+def _explained(error: BaseException, message: str) -> HandlerError:
+    explained = HandlerError(message)
+    explained.__cause__ = error
+    return explained
 
 
 def again_on_conflict(work: Callable[[], T]) -> T:

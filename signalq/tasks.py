@@ -12,12 +12,13 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import celery
+import celery.exceptions
 from celery import signals as celery_signals, states as celery_states
 from celery.app.task import Context
 from django.core.signing import BadSignature
 from django.db import connections
 
-from . import codec, conf, execute, publish, signals
+from . import codec, conf, execute, outcomes, publish, signals
 from .event import Event, Outcome, Result
 from .exceptions import DecodeError, MessageRefused
 from .load import Loader
@@ -38,6 +39,9 @@ MAX_IDS = 10_000
 def connect() -> None:
     """Make a Celery task of each receiver, and run a relay with each worker. Called by AppConfig.ready."""
     registry.listen(_register)
+    outcomes.MISTAKEN[celery.exceptions.Retry] = (
+        "Celery's retry belongs to a Celery task; raise signalq.Retry(countdown=...) in a handler."
+    )
     for signal, state in _RESULT_STATES.items():
         signal.connect(_store_result, dispatch_uid=f"signalq.result.{state}")
     celery_signals.worker_ready.connect(_start_relay, dispatch_uid="signalq.relay")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import celery.exceptions
 import pytest
 from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import F
@@ -415,3 +416,14 @@ def test_a_conflict_outside_a_transaction_counts_as_a_failure(alias: str) -> Non
     work(alias)
     assert len(tries) == 1
     assert states(alias) == [("outside_conflict", "waiting", 1)]
+
+
+def test_celery_s_own_retry_says_what_to_raise_instead(alias: str) -> None:
+    @async_receiver(post_save, sender=Author, name="mistaken")
+    def mistaken(**kwargs: Any) -> None:
+        raise celery.exceptions.Retry
+
+    save(alias)
+    work(alias)
+    assert states(alias) == [("mistaken", "waiting", 1)]
+    assert "raise signalq.Retry(countdown=...)" in outbox(alias).get().errors[-1]["message"]
