@@ -163,8 +163,9 @@ def _key(receiver: Receiver, signal: Signal, sender: Any, kwargs: dict[str, Any]
     key, subject = receiver.options.key, kwargs.get("instance")
     if key is None:
         # An object without a primary key is like no other: it has no order, and nothing to be merged with.
-        known = isinstance(subject, Model) and has_primary_key(subject)
-        return _column(f"{subject._meta.label_lower}:{subject.pk}") if known else ""
+        if not isinstance(subject, Model) or not has_primary_key(subject):
+            return ""
+        return _column(f"{subject._meta.label_lower}:{subject.pk}")
     try:
         return _column(key(signal=signal, sender=sender, **kwargs) if callable(key) else getattr(subject, key))
     except Exception as error:
