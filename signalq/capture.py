@@ -149,6 +149,7 @@ def _item(receiver: Receiver, event: Event, signal: Signal, kwargs: dict[str, An
         durable=receiver.options.durable,
         alone=receiver.travels_alone,
         countdown=options.countdown if options.coalesce is None else options.coalesce,
+        expires=options.expires,
         event_id=event.id,
         signal=event.signal,
         sender=_column(_label(event.sender)),

@@ -32,6 +32,8 @@ class Item:
     alone: bool
     """It must not share a message with others."""
     countdown: float
+    expires: float | None
+    """For a transient delivery; a durable one is asked about it at its claim."""
     event_id: uuid.UUID
     signal: str
     sender: str
@@ -151,7 +153,7 @@ def _write(using: str, pendings: Iterable[Pending]) -> list[publish.Item]:
     items = [item for pending in pendings for item in pending.items]
     durable = sorted((item for item in items if item.durable), key=lambda item: (item.receiver, item.key))
     to_publish: list[publish.Item] = [
-        publish.Message(item.receiver, str(item.event_id), item.payload, item.countdown)
+        publish.Message(item.receiver, str(item.event_id), item.payload, item.countdown, item.expires)
         for item in items
         if not item.durable
     ]

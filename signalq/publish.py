@@ -69,6 +69,7 @@ class Message:
     event_id: str
     payload: str
     countdown: float
+    expires: float | None = None
 
 
 Item = Wake | Message
@@ -170,8 +171,8 @@ def _messages(items: Iterable[Item]) -> Iterator[tuple[str, tuple[Any, ...], dic
     for item in items:
         if isinstance(item, Message):
             signed = signer().sign(f"{item.receiver}\n{item.payload}")
-            countdown = {"countdown": item.countdown} if item.countdown else {}
-            yield item.receiver, (signed,), {**options, **countdown, "task_id": item.event_id}
+            times = {"countdown": item.countdown or None, "expires": item.expires}
+            yield item.receiver, (signed,), {**options, **times, "task_id": item.event_id}
         elif item.alone:
             yield item.receiver, (item.using, [item.id]), {**options, "ignore_result": True}
         else:
