@@ -18,12 +18,12 @@ class SignalqConfig(AppConfig):
 
     def ready(self) -> None:
         """Make Celery tasks of the receivers; register the checks."""
-        from . import checks, publish, tasks
+        from . import checks, tasks, wire
         from .exceptions import CeleryAppMissing
 
         tasks.connect()
         with contextlib.suppress(CeleryAppMissing):  # the check says it
-            publish.celery_app()
+            wire.celery_app()
         register(checks.check_celery_app)
         register(checks.check_senders)
         register(checks.check_aliases)

@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error, Warning as CheckWarning
 from django.db import connections
 from django.db.models.signals import ModelSignal
 
-from . import conf, publish, sources
+from . import conf, sources, wire
 from .exceptions import CeleryAppMissing
 from .receivers import registry
 
@@ -20,7 +20,7 @@ def check_celery_app(app_configs: Any = None, **kwargs: Any) -> list[CheckMessag
     if not registry or not conf.current().PUBLISH:
         return []
     try:
-        publish.celery_app()
+        wire.celery_app()
     except CeleryAppMissing as error:
         message, _, hint = str(error).partition(". ")
         return [Error(f"{message}.", hint=hint, id="signalq.E001")]

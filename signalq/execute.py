@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync
 from django.db import DatabaseError, connections, transaction
 from django.dispatch import Signal
 
-from . import codec, conf, publish, signals
+from . import codec, conf, publish, signals, wire
 from .batch import run_batches
 from .coalesce import coalesce
 from .context import CurrentDelivery, active, delivering
@@ -88,7 +88,7 @@ def _wake_next(receiver: Receiver, delivery: Delivery) -> None:
         using = str(delivery._state.db)
         pk = type(delivery).objects.using(using).next_in_order(receiver.names, delivery.key)
         if pk is not None:
-            publish.send([publish.Wake(using, receiver.name, pk, receiver.travels_alone)])
+            publish.send([wire.Wake(using, receiver.name, pk, receiver.travels_alone)])
 
 
 def _execute(receiver: Receiver, delivery: Delivery, event: Event | DecodeError, loader: Loader) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from django.db import connections
 
-from . import conf, publish
+from . import conf, publish, wire
 
 if TYPE_CHECKING:
     from .models import Delivery
@@ -58,7 +58,7 @@ class Lease:
             from .models import Delivery
 
             Delivery.objects.using(self.using).hand_back(rest)
-            publish.send([publish.Wake(self.using, delivery.receiver, delivery.pk, False) for delivery in rest])
+            publish.send([wire.Wake(self.using, delivery.receiver, delivery.pk, False) for delivery in rest])
 
     def beat(self, lease: float) -> None:
         """Renew the running delivery when a third of ``lease`` (seconds) has passed, and free those behind it."""

@@ -16,7 +16,7 @@ from django.apps import apps
 from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import publish
+from . import publish, wire
 from .exceptions import OutboxMissing
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Hooks:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
-        self.written: list[publish.Item] = []
+        self.written: list[wire.Item] = []
         """Recorded in a transaction that is still open, to be published when it commits."""
         self._commit: Callable[[], None] = connection.commit
         self._rollback: Callable[[], None] = connection.rollback
@@ -112,7 +112,7 @@ class Hooks:
         wakes, self.written = [*self.written, *wakes], []
         publish.send(wakes)
 
-    def _record(self, pendings: list[Pending]) -> list[publish.Item]:
+    def _record(self, pendings: list[Pending]) -> list[wire.Item]:
         try:
             return _write(self.connection.alias, pendings)
         except BaseException:
@@ -148,19 +148,19 @@ def _hooks(connection: BaseDatabaseWrapper) -> Hooks:
     return hooks
 
 
-def _write(using: str, pendings: Iterable[Pending]) -> list[publish.Item]:
+def _write(using: str, pendings: Iterable[Pending]) -> list[wire.Item]:
     """INSERT the durable items; what to publish for them, and for the transient ones."""
     items = [item for pending in pendings for item in pending.items]
     durable = sorted((item for item in items if item.durable), key=lambda item: (item.receiver, item.key))
-    to_publish: list[publish.Item] = [
-        publish.Message(item.receiver, str(item.event_id), item.payload, item.countdown, item.expires)
+    to_publish: list[wire.Item] = [
+        wire.Message(item.receiver, str(item.event_id), item.payload, item.countdown, item.expires)
         for item in items
         if not item.durable
     ]
     if durable:
         alone = {item.receiver for item in durable if item.alone}
         queued = _insert(using, durable)
-        to_publish.extend(publish.Wake(using, receiver, pk, receiver in alone) for receiver, pk in queued)
+        to_publish.extend(wire.Wake(using, receiver, pk, receiver in alone) for receiver, pk in queued)
     return to_publish
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from django.db import DatabaseError, InterfaceError, connections, router
 
-from . import conf, publish, signals
+from . import conf, signals, wire
 from .models import Delivery
 from .outcomes import again_on_conflict
 from .queryset import REPEAT_MAX, Due, State
@@ -43,7 +43,7 @@ class Relay:
         self._only = list(aliases) if aliases is not None else None
         self._aliases: list[str] = []
         self._aliases_at = self._pruned_at = float("-inf")
-        self._channel = publish.Channel()
+        self._channel = wire.Channel()
         self._ill: set[str] = set()
         self._probed_at: dict[str, float] = {}
 
@@ -112,7 +112,7 @@ class Relay:
         try:
             ready = [row for row in due if not row.is_dead and not _is_held(row, backlog)]
             ready += self._probes(row for row in due if _is_held(row, backlog))
-            self._channel.send(publish.Wake(using, registry[row.receiver].name, row.id, _alone(row)) for row in ready)
+            self._channel.send(wire.Wake(using, registry[row.receiver].name, row.id, _alone(row)) for row in ready)
             if BROKER in self._ill:
                 self._ill.discard(BROKER)
                 logger.info("The broker is back.")

@@ -18,7 +18,7 @@ from celery.app.task import Context
 from django.core.signing import BadSignature
 from django.db import connections
 
-from . import codec, conf, execute, outcomes, publish, signals
+from . import codec, conf, execute, outcomes, signals, wire
 from .event import Event, Outcome, Result
 from .exceptions import DecodeError, MessageRefused
 from .load import Loader
@@ -60,7 +60,7 @@ def _store_result(sender: Receiver, signal: Any, delivery: Any, outcome: Outcome
     """``ignore_result=False``: the outcome of a durable delivery under its event's id, also when it came in a chunk."""
     if sender.options.ignore_result:
         return
-    app = publish.celery_app()
+    app = wire.celery_app()
     error, state = outcome.error, _RESULT_STATES[signal]
     text = "".join(traceback.format_exception(error)) if error is not None else None
     result = outcome.value if error is None else error if state in celery_states.EXCEPTION_STATES else str(error)
@@ -84,7 +84,7 @@ def _register(receiver: Receiver) -> None:
         "acks_late": not options.durable,
         "max_retries": options.max_retries,
         # Not "queue": Celery has deprecated that attribute of a task.
-        publish.QUEUE_ATTRIBUTE: options.queue,
+        wire.QUEUE_ATTRIBUTE: options.queue,
     }
     for limit in ("time_limit", "soft_time_limit"):
         if getattr(options, limit) is not None:
@@ -164,7 +164,7 @@ def _verified(receiver: Receiver, signed: Any) -> Event:
     if not isinstance(signed, str):
         raise MessageRefused("it holds no signed event")
     try:
-        name, _, text = publish.signer().unsign(signed).partition("\n")
+        name, _, text = wire.signer().unsign(signed).partition("\n")
         if name not in receiver.names:
             raise MessageRefused("it was signed for another receiver")
         return codec.load_event(text)

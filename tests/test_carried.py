@@ -9,7 +9,7 @@ import pytest
 from django.db.models.signals import post_save
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 
-from signalq import async_receiver, codec, publish
+from signalq import async_receiver, codec, wire
 from signalq.event import Event, uuid7
 from signalq.outbox import Item
 from tests.steps import outbox
@@ -53,22 +53,22 @@ def app(broker: str) -> Iterator[celery.Celery]:
 @given(event=events)
 def test_a_broker_message_carries_it(app: celery.Celery, event: Event) -> None:
     async_receiver(post_save, sender=Author, name="carrier", durable=False)(_nothing)
-    channel = publish.Channel()
-    channel.send([publish.Message("carrier", str(event.id), codec.dump_event(event, refuse), 0.0)])
+    channel = wire.Channel()
+    channel.send([wire.Message("carrier", str(event.id), codec.dump_event(event, refuse), 0.0)])
     channel.close()
     with app.connection_for_read() as connection:
         message = connection.SimpleQueue("celery").get(timeout=10)
         message.ack()
     ((signed,), _, _) = message.payload
-    name, _, text = publish.signer().unsign(signed).partition("\n")
+    name, _, text = wire.signer().unsign(signed).partition("\n")
     assert name == "carrier"
     assert identical(dict(codec.load_event(text).arguments), dict(event.arguments))
 
 
 def test_a_transient_message_expires(app: celery.Celery) -> None:
     async_receiver(post_save, sender=Author, name="perishing", durable=False, expires=60)(_nothing)
-    channel = publish.Channel()
-    channel.send([publish.Message("perishing", "id", "text", 0.0, 60.0)])
+    channel = wire.Channel()
+    channel.send([wire.Message("perishing", "id", "text", 0.0, 60.0)])
     channel.close()
     with app.connection_for_read() as connection:
         message = connection.SimpleQueue("celery").get(timeout=10)

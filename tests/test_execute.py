@@ -11,7 +11,7 @@ from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import F
 from django.db.models.signals import post_save
 
-from signalq import Created, async_receiver, current_delivery, execute, lease, load, publish
+from signalq import Created, async_receiver, current_delivery, execute, lease, load, publish, wire
 from signalq.exceptions import LeaseLost
 from signalq.models import Delivery
 from signalq.queryset import DeliveryQuerySet, State
@@ -247,7 +247,7 @@ def test_a_chunk_loads_its_rows_with_one_query(alias: str, monkeypatch: pytest.M
 
 
 def test_what_a_chunk_has_not_begun_is_handed_back(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[publish.Item] = []
+    sent: list[wire.Item] = []
     monkeypatch.setattr(publish, "send", sent.extend)
     monkeypatch.setattr(lease, "CHUNK_SECONDS", -1.0)
 
@@ -260,7 +260,7 @@ def test_what_a_chunk_has_not_begun_is_handed_back(alias: str, monkeypatch: pyte
     sent.clear()
     work(alias)
     assert sorted(row[1:] for row in states(alias)) == [("done", 1), ("queued", 0), ("queued", 0)]
-    assert sorted(item.id for item in sent if isinstance(item, publish.Wake)) == queued_ids(alias)
+    assert sorted(item.id for item in sent if isinstance(item, wire.Wake)) == queued_ids(alias)
 
 
 def test_a_handler_longer_than_its_lease_keeps_it_and_frees_the_others(alias: str, settings: Any) -> None:
@@ -300,10 +300,12 @@ def test_a_handler_longer_than_its_lease_keeps_it_and_frees_the_others(alias: st
 def test_a_worker_that_dies_is_noticed_and_its_victims_travel_alone(
     alias: str, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    sent: list[publish.Item] = []
+    sent: list[wire.Item] = []
     settings.SIGNALQ = {**settings.SIGNALQ, "PUBLISH": True}
     monkeypatch.setattr(publish.publisher, "put", lambda items: None)
-    monkeypatch.setattr(publish.Channel, "send", lambda self, items: sent.extend(items))
+    monkeypatch.setattr(wire.Channel, "send", lambda self, items: sent.extend(items))
+    monkeypatch.setattr(wire.Channel, "queue", lambda self, receiver: "celery")
+    monkeypatch.setattr(wire.Channel, "depth", lambda self, queue: 0)
     receiver = async_receiver(post_save, sender=Author, name="victims")(lambda **kwargs: None)
     for name in "ab":
         save(alias, name)
@@ -314,7 +316,7 @@ def test_a_worker_that_dies_is_noticed_and_its_victims_travel_alone(
         sent.clear()
         sweep(alias)
         assert set(outbox(alias).values_list("lost_leases", flat=True)) == {lost}
-        assert [item.alone for item in sent if isinstance(item, publish.Wake)] == ([True, True] if lost < 3 else [])
+        assert [item.alone for item in sent if isinstance(item, wire.Wake)] == ([True, True] if lost < 3 else [])
     assert {state for _, state, _ in states(alias)} == {"dead"}
     assert "worker that ran it died" in outbox(alias).first().errors[-1]["message"]  # type: ignore[union-attr]
 

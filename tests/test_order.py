@@ -11,7 +11,7 @@ from django.db.models.signals import post_save
 from django.dispatch import Signal
 from django.utils import timezone
 
-from signalq import Created, Event, RegistrationError, async_batch_receiver, async_receiver, execute, publish
+from signalq import Created, Event, RegistrationError, async_batch_receiver, async_receiver, execute, publish, wire
 from signalq.models import Delivery
 from signalq.queryset import State
 from tests.steps import come_due, outbox, states, sweep, work
@@ -34,7 +34,7 @@ def ids(alias: str, **lookups: Any) -> list[int]:
 
 
 def test_the_deliveries_of_one_object_run_one_after_another(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[publish.Item] = []
+    sent: list[wire.Item] = []
     seen: list[str] = []
 
     @async_receiver(post_save, sender=Author, name="in_order", ordered=True)
@@ -49,7 +49,7 @@ def test_the_deliveries_of_one_object_run_one_after_another(alias: str, monkeypa
     assert sorted(seen) == sorted([f"{one.pk} True", f"{other.pk} True"])
     assert len(ids(alias, state=State.QUEUED)) == 2
     # As each was settled the next of its key was published.
-    assert sorted(item.id for item in sent if isinstance(item, publish.Wake)) == ids(alias, state=State.QUEUED)
+    assert sorted(item.id for item in sent if isinstance(item, wire.Wake)) == ids(alias, state=State.QUEUED)
     work(alias)
     assert sorted(seen[2:]) == sorted([f"{one.pk} False", f"{other.pk} False"])
 

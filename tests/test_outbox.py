@@ -11,7 +11,7 @@ from django.db.models.signals import post_save
 from django.dispatch import Signal
 from django.test import TestCase
 
-from signalq import async_receiver, publish
+from signalq import async_receiver, publish, wire
 from signalq.exceptions import OutboxMissing
 from signalq.queryset import DeliveryQuerySet
 from tests.steps import outbox, states, work
@@ -35,9 +35,9 @@ def receiver(temporary_receivers: None) -> Any:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[publish.Item]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[wire.Item]:
     """What is handed to the publisher."""
-    items: list[publish.Item] = []
+    items: list[wire.Item] = []
     monkeypatch.setattr(publish, "send", items.extend)
     return items
 
@@ -66,7 +66,7 @@ class Inserts:
         return execute(sql, *rest)
 
 
-def test_a_rolled_back_transaction_leaves_nothing(alias: str, sent: list[publish.Item]) -> None:
+def test_a_rolled_back_transaction_leaves_nothing(alias: str, sent: list[wire.Item]) -> None:
     with pytest.raises(ZeroDivisionError), transaction.atomic(alias):
         save(alias)
         raise ZeroDivisionError
@@ -129,7 +129,7 @@ class Interrupt(BaseException):
 
 @pytest.mark.parametrize("error", [TypeError, KeyboardInterrupt, SystemExit, DatabaseError, Interrupt])
 def test_whatever_the_insert_raises_nothing_is_committed(
-    alias: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch, sent: list[publish.Item]
+    alias: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch, sent: list[wire.Item]
 ) -> None:
     hooks: list[str] = []
 
@@ -167,19 +167,17 @@ def test_a_lost_connection_while_the_outbox_is_written(
     assert names(alias) == ["next"]
 
 
-def test_somebody_else_s_raising_hook_does_not_stop_the_publisher(alias: str, sent: list[publish.Item]) -> None:
+def test_somebody_else_s_raising_hook_does_not_stop_the_publisher(alias: str, sent: list[wire.Item]) -> None:
     def raises() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError), transaction.atomic(alias):
         transaction.on_commit(raises, using=alias)
         save(alias)
-    assert [item.id for item in sent if isinstance(item, publish.Wake)] == [outbox(alias).get().pk]
+    assert [item.id for item in sent if isinstance(item, wire.Wake)] == [outbox(alias).get().pk]
 
 
-def test_a_failing_commit_publishes_nothing(
-    alias: str, sent: list[publish.Item], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_commit_publishes_nothing(alias: str, sent: list[wire.Item], monkeypatch: pytest.MonkeyPatch) -> None:
     save(alias, "first")  # the connection is wrapped from here on
     sent.clear()
 
@@ -195,7 +193,7 @@ def test_a_failing_commit_publishes_nothing(
     assert names(alias) == ["first", "next"]
 
 
-def test_autocommit_writes_at_once(alias: str, sent: list[publish.Item]) -> None:
+def test_autocommit_writes_at_once(alias: str, sent: list[wire.Item]) -> None:
     save(alias)
     assert len(sent) == 1
     assert states(alias) == [("noted", "queued", 0)]
@@ -221,7 +219,7 @@ def by_hand(alias: str) -> Iterator[None]:
 
 @pytest.mark.usefixtures("by_hand")
 @pytest.mark.parametrize("inner", [True, False])
-def test_transactions_ended_by_hand(alias: str, inner: bool, sent: list[publish.Item]) -> None:
+def test_transactions_ended_by_hand(alias: str, inner: bool, sent: list[wire.Item]) -> None:
     def save_one(name: str) -> None:
         if inner:
             with transaction.atomic(alias):

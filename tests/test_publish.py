@@ -13,7 +13,7 @@ import celery
 import pytest
 from django.db.models.signals import post_save
 
-from signalq import async_receiver, publish
+from signalq import async_receiver, publish, wire
 from signalq.exceptions import CeleryAppMissing
 from tests.steps import outbox, states
 from tests.testapp.models import Author
@@ -118,7 +118,7 @@ def test_the_queue_of_the_receiver_and_task_routes_apply(
     async_receiver(post_save, sender=Author, name="routed")(lambda **kwargs: None)
     Author.objects.create(name="Ada")
     publisher.flush(10)
-    channel = publish.Channel()
+    channel = wire.Channel()
     assert (channel.queue("own_queue"), channel.queue("routed")) == ("mail", "by-route")
     assert (channel.depth("mail"), channel.depth("by-route")) == (1, 1)
     assert [name for name, _ in messages(redis_app, "mail")] == ["own_queue"]
@@ -128,7 +128,7 @@ def test_the_queue_of_the_receiver_and_task_routes_apply(
 
 
 def test_the_depth_of_a_queue_that_does_not_exist_is_nothing(app: celery.Celery) -> None:
-    channel = publish.Channel()
+    channel = wire.Channel()
     assert channel.depth("never-declared") == 0
     assert channel.depth("never-declared") == 0
     channel.close()
@@ -139,12 +139,12 @@ def test_a_deleted_queue_is_noticed(
 ) -> None:
     for app in _app(rabbitmq_broker):
         async_receiver(post_save, sender=Author, name="unrouted")(lambda **kwargs: None)
-        channel = publish.Channel()
-        channel.send([publish.Wake("default", "unrouted", 1, False)])
+        channel = wire.Channel()
+        channel.send([wire.Wake("default", "unrouted", 1, False)])
         with app.connection_for_write() as connection:
             connection.default_channel.queue_delete("celery")
         with pytest.raises(Exception, match="NO_ROUTE"):
-            channel.send([publish.Wake("default", "unrouted", 2, False)])
+            channel.send([wire.Wake("default", "unrouted", 2, False)])
         channel.close()
 
 
@@ -157,7 +157,7 @@ def test_a_transient_message_is_signed_and_holds_its_event(
     assert states("default") == []
     ((name, (signed,)),) = messages(redis_app)
     assert name == "light"
-    assert publish.signer().unsign(signed).startswith('light\n{"v":1,')
+    assert wire.signer().unsign(signed).startswith('light\n{"v":1,')
 
 
 def test_a_refusing_broker_costs_the_sender_nothing_and_opens_the_breaker(
@@ -177,13 +177,13 @@ def test_a_frozen_broker_is_given_up_on_in_seconds(
     redis_service: services.Redis, redis_app: celery.Celery, publisher: publish.Publisher, every_alias: list[str]
 ) -> None:
     async_receiver(post_save, sender=Author, name="frozen")(lambda **kwargs: None)
-    channel = publish.Channel()
-    channel.send([publish.Wake("default", "frozen", 1, False)])
+    channel = wire.Channel()
+    channel.send([wire.Wake("default", "frozen", 1, False)])
     os.kill(redis_service.server.pid, signal.SIGSTOP)
     try:
         started = time.monotonic()
         with pytest.raises(Exception, match=r"[Tt]ime"):
-            channel.send([publish.Wake("default", "frozen", 1, False)])
+            channel.send([wire.Wake("default", "frozen", 1, False)])
         assert time.monotonic() - started < 5
     finally:
         os.kill(redis_service.server.pid, signal.SIGCONT)
@@ -196,15 +196,15 @@ def test_transient_messages_wait_for_the_broker(
     monkeypatch.setattr(publish, "RETRY_FIRST", 0.05)
     publisher._retry_in = 0.05
     failures = iter([ConnectionError("no"), ConnectionError("still no")])
-    real_send = publish.Channel.send
+    real_send = wire.Channel.send
 
-    def send(self: publish.Channel, items: Any) -> None:
+    def send(self: wire.Channel, items: Any) -> None:
         items = list(items)
         for failure in failures:
             raise failure
         real_send(self, items)
 
-    monkeypatch.setattr(publish.Channel, "send", send)
+    monkeypatch.setattr(wire.Channel, "send", send)
     async_receiver(post_save, sender=Author, name="patient", durable=False)(lambda **kwargs: None)
     Author.objects.create(name="Ada")
     publisher.flush(10)
@@ -217,9 +217,9 @@ def test_no_celery_app_is_an_error_that_says_so(
 ) -> None:  # fmt: skip
     made_up = celery.Celery("default", loader="default", set_as_current=True)
     made_up.set_default()
-    monkeypatch.setattr(publish, "_app", None)
+    monkeypatch.setattr(wire, "_app", None)
     with pytest.raises(CeleryAppMissing, match="celery_app"):
-        publish.celery_app()
+        wire.celery_app()
     async_receiver(post_save, sender=Author, name="homeless")(lambda **kwargs: None)
     Author.objects.create(name="Ada")
     publisher.flush(5)
@@ -233,17 +233,17 @@ def test_a_fork_starts_anew(redis_app: celery.Celery, settings: Any, every_alias
     settings.SIGNALQ = {**settings.SIGNALQ, "PUBLISH": True}
     publisher = publish.publisher  # the process's own: it is the one that knows of forks
     async_receiver(post_save, sender=Author, name="forked")(lambda **kwargs: None)
-    publisher.put([publish.Wake("default", "forked", 1, False)])
+    publisher.put([wire.Wake("default", "forked", 1, False)])
     assert publisher._thread is not None
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         started_anew = publisher._thread is None
-        publisher.put([publish.Wake("default", "forked", 2, False)])
+        publisher.put([wire.Wake("default", "forked", 2, False)])
         publisher.flush(20)
         os.write(writer, b"ok" if started_anew else b"no")
         os._exit(0)
-    publisher.put([publish.Wake("default", "forked", 3, False)])
+    publisher.put([wire.Wake("default", "forked", 3, False)])
     publisher.flush(20)
     os.waitpid(child, 0)
     assert os.read(reader, 2) == b"ok"

@@ -13,7 +13,7 @@ from django.db.models import F
 from django.db.models.signals import post_save
 from django.utils import timezone
 
-from signalq import async_receiver, publish, relay as relay_module
+from signalq import async_receiver, publish, relay as relay_module, wire
 from signalq.models import Delivery
 from signalq.queryset import DeliveryQuerySet, State
 from signalq.relay import Relay
@@ -27,7 +27,7 @@ class Broker:
     """Stands in for the channel: what was sent, and how deep its queues are said to be."""
 
     def __init__(self) -> None:
-        self.sent: list[publish.Item] = []
+        self.sent: list[wire.Item] = []
         self.depths: dict[str, int] = {}
         self.broken = self.away = False
 
@@ -52,7 +52,7 @@ def broker_(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Broker:
     settings.SIGNALQ = {**settings.SIGNALQ, "PUBLISH": True}
     monkeypatch.setattr(publish.publisher, "put", lambda items: None)
     stand_in = Broker()
-    monkeypatch.setattr(publish, "Channel", lambda: stand_in)
+    monkeypatch.setattr(wire, "Channel", lambda: stand_in)
     return stand_in
 
 
@@ -185,7 +185,7 @@ def test_relays_at_once_take_each_delivery_once(alias: str, broker_: Broker) -> 
         thread.start()
     for thread in threads:
         thread.join()
-    ids = [item.id for item in broker_.sent if isinstance(item, publish.Wake)]
+    ids = [item.id for item in broker_.sent if isinstance(item, wire.Wake)]
     assert sorted(ids) == sorted(outbox(alias).values_list("pk", flat=True))
 
 

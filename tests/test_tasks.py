@@ -12,7 +12,7 @@ from django.core.signing import Signer
 from django.db.models.signals import post_save
 from django.test import Client
 
-from signalq import Discard, Retry, async_receiver, codec, publish
+from signalq import Discard, Retry, async_receiver, codec, publish, wire
 from signalq.signals import counts
 from tests.steps import outbox, states
 from tests.testapp.models import Author, Effect
@@ -32,16 +32,16 @@ def app() -> Iterator[celery.Celery]:
 
 
 @pytest.fixture
-def sent(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[publish.Item]:
-    items: list[publish.Item] = []
+def sent(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[wire.Item]:
+    items: list[wire.Item] = []
     settings.SIGNALQ = {**settings.SIGNALQ, "PUBLISH": True}
     monkeypatch.setattr(publish, "send", items.extend)
     return items
 
 
-def signed(item: publish.Item) -> str:
-    assert isinstance(item, publish.Message)
-    return publish.signer().sign(f"{item.receiver}\n{item.payload}")
+def signed(item: wire.Item) -> str:
+    assert isinstance(item, wire.Message)
+    return wire.signer().sign(f"{item.receiver}\n{item.payload}")
 
 
 def effects() -> list[str]:
@@ -90,7 +90,7 @@ def test_a_forged_wake_up_call_is_refused_and_counted(
     assert "A message to forged was refused" in caplog.text
 
 
-def test_a_transient_delivery(app: celery.Celery, every_alias: list[str], sent: list[publish.Item]) -> None:
+def test_a_transient_delivery(app: celery.Celery, every_alias: list[str], sent: list[wire.Item]) -> None:
     @async_receiver(post_save, sender=Author, name="transient", durable=False)
     def transient(instance: Author, **kwargs: Any) -> str:
         Effect.objects.create(receiver="transient", note=instance.name)
@@ -104,7 +104,7 @@ def test_a_transient_delivery(app: celery.Celery, every_alias: list[str], sent: 
 
 
 def test_a_transient_message_that_is_not_ours_is_refused(
-    app: celery.Celery, every_alias: list[str], sent: list[publish.Item]
+    app: celery.Celery, every_alias: list[str], sent: list[wire.Item]
 ) -> None:
     def body(instance: Author, **kwargs: Any) -> None:
         Effect.objects.create(receiver="transient", note=instance.name)
@@ -116,16 +116,16 @@ def test_a_transient_message_that_is_not_ours_is_refused(
     before = counts["refused"]
     app.tasks["signed.two"].apply((good,))
     app.tasks["signed.one"].apply((good.replace("Ada", "Eve") + "x",))
-    app.tasks["signed.one"].apply((Signer(key="another", salt=publish.SIGNING_SALT).sign(good),))
+    app.tasks["signed.one"].apply((Signer(key="another", salt=wire.SIGNING_SALT).sign(good),))
     app.tasks["signed.one"].apply((Signer(salt="other").sign(good),))
-    app.tasks["signed.one"].apply((publish.signer().sign("signed.one\nnonsense"),))
+    app.tasks["signed.one"].apply((wire.signer().sign("signed.one\nnonsense"),))
     app.tasks["signed.one"].apply((17,))
     assert counts["refused"] == before + 6
     assert effects() == []
 
 
 def test_a_transient_message_survives_a_change_of_the_secret(
-    app: celery.Celery, every_alias: list[str], sent: list[publish.Item], settings: Any
+    app: celery.Celery, every_alias: list[str], sent: list[wire.Item], settings: Any
 ) -> None:
     @async_receiver(post_save, sender=Author, name="rotated", durable=False)
     def rotated(**kwargs: Any) -> None:
@@ -141,7 +141,7 @@ def test_a_transient_message_survives_a_change_of_the_secret(
 
 @pytest.mark.parametrize(("error", "retried"), [(ValueError(), True), (Retry(countdown=5), True), (KeyError(), False)])
 def test_a_transient_failure_is_celery_s_to_retry(
-    app: celery.Celery, every_alias: list[str], sent: list[publish.Item], error: Exception, retried: bool
+    app: celery.Celery, every_alias: list[str], sent: list[wire.Item], error: Exception, retried: bool
 ) -> None:
     name = f"retried.{type(error).__name__}"
 
@@ -157,7 +157,7 @@ def test_a_transient_failure_is_celery_s_to_retry(
 
 
 def test_a_transient_discard_and_a_deleted_row_are_no_failures(
-    app: celery.Celery, every_alias: list[str], sent: list[publish.Item]
+    app: celery.Celery, every_alias: list[str], sent: list[wire.Item]
 ) -> None:
     @async_receiver(post_save, sender=Author, name="discarding", durable=False)
     def discarding(**kwargs: Any) -> None:
@@ -169,7 +169,7 @@ def test_a_transient_discard_and_a_deleted_row_are_no_failures(
     assert app.tasks["discarding"].apply((signed(sent[0]),)).successful()
 
 
-def test_request_finished(app: celery.Celery, every_alias: list[str], sent: list[publish.Item], client: Client) -> None:
+def test_request_finished(app: celery.Celery, every_alias: list[str], sent: list[wire.Item], client: Client) -> None:
     senders: list[Any] = []
 
     @async_receiver(request_finished, name="finished", durable=False)

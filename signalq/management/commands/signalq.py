@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections, router, transaction
 
-from signalq import publish
+from signalq import publish, wire
 from signalq.models import Delivery
 from signalq.queryset import State
 from signalq.receivers import registry
@@ -94,7 +94,7 @@ class Command(BaseCommand):
         if options["receiver"]:
             wanted = wanted.filter(receiver=options["receiver"])
         replayed = wanted.replay()
-        wakes: list[publish.Item] = [publish.Wake(using, receiver, pk, True) for receiver, pk in replayed]
+        wakes: list[wire.Item] = [wire.Wake(using, receiver, pk, True) for receiver, pk in replayed]
         transaction.on_commit(lambda: publish.send(wakes), using=using)
         self.stdout.write(f"{len(replayed)} deliveries are queued again.")
         if missing := sorted(set(options["ids"]) - {pk for _, pk in replayed}):
