@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import async_to_sync
-from django.db import connections, transaction
+from django.db import transaction
 
 from . import signals
 from .context import CurrentDelivery, delivering
 from .event import Event, Outcome, Result
-from .exceptions import BrokenTransaction, DecodeError, LeaseLost, ObjectGone
-from .outcomes import again_on_conflict, classify
+from .exceptions import DecodeError, LeaseLost, ObjectGone
+from .outcomes import again_on_conflict, classify, unbroken
 from .settle import finish
 
 if TYPE_CHECKING:
@@ -79,15 +77,9 @@ def _cause(receiver: Receiver, ready: Mapping[Delivery, Event]) -> CurrentDelive
 
 
 def _perform(receiver: Receiver, using: str, ready: Mapping[Delivery, Event]) -> None:
-    handler = receiver.handler
-    if inspect.iscoroutinefunction(handler):
-        handler = async_to_sync(handler)
     with transaction.atomic(using=using):
-        with transaction.atomic(using=using):
-            with delivering(_cause(receiver, ready)):
-                handler(list(ready.values()))
-            if connections[using].get_rollback():
-                raise BrokenTransaction(BrokenTransaction.explain(receiver.name))
+        with unbroken(receiver, using), delivering(_cause(receiver, ready)):
+            receiver.synchronous(list(ready.values()))
         deliveries = list(ready)
         if type(deliveries[0]).objects.using(using).held(deliveries).set_done() != len(deliveries):
             raise LeaseLost(f"{receiver.name}: a delivery of this batch is no longer this worker's.")

@@ -58,14 +58,6 @@ class LeaseLost(SignalqError):
 class BrokenTransaction(SignalqError):
     """The handler returned, but a database error that it swallowed has broken its transaction."""
 
-    @staticmethod
-    def explain(receiver: str) -> str:
-        """The message for the receiver of that name."""
-        return (
-            f"{receiver} swallowed a database error, which has broken its transaction: its writes would be gone. "
-            "Put the statement that may fail into its own transaction.atomic(), or the receiver into atomic=False."
-        )
-
 
 class HandlerError(SignalqError):
     """A handler raised what means something else elsewhere; its cause is what it raised."""

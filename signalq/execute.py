@@ -5,13 +5,11 @@ claim -> load -> call -> Outcome -> settle. No lock outlives a delivery, and no 
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import async_to_sync
 from django.db import DatabaseError, connections, transaction
 from django.dispatch import Signal
 
@@ -20,11 +18,11 @@ from .batch import run_batches
 from .coalesce import coalesce
 from .context import CurrentDelivery, active, delivering
 from .event import Event, Outcome, Result
-from .exceptions import BrokenTransaction, DecodeError
+from .exceptions import DecodeError
 from .lease import Lease
 from .load import Loader
 from .naming import signal_of
-from .outcomes import again_on_conflict, classify
+from .outcomes import again_on_conflict, classify, unbroken
 from .settle import finish, settle
 
 if TYPE_CHECKING:
@@ -120,10 +118,8 @@ def _attempt(receiver: Receiver, delivery: Delivery, event: Event | DecodeError,
 def _perform(receiver: Receiver, delivery: Delivery, event: Event, loader: Loader) -> Any:
     using = str(delivery._state.db)
     with transaction.atomic(using=using):
-        with transaction.atomic(using=using):
+        with unbroken(receiver, using):
             value = call(receiver, event, delivery.attempt, loader)
-            if connections[using].get_rollback():
-                raise BrokenTransaction(BrokenTransaction.explain(receiver.name))
         settle(delivery, Outcome(Result.DONE))
     return value
 
@@ -131,11 +127,8 @@ def _perform(receiver: Receiver, delivery: Delivery, event: Event, loader: Loade
 def call(receiver: Receiver, event: Event, attempt: int, loader: Loader) -> Any:
     """Call the handler as Django would; what it returns. Raises what it raises, ObjectGone and DecodeError."""
     arguments = {name: loader.thaw(value) for name, value in event.arguments.items()}
-    handler = receiver.handler
-    if inspect.iscoroutinefunction(handler):
-        handler = async_to_sync(handler)
     with delivering(CurrentDelivery(event, receiver.name, attempt)), active(event.context):
-        return handler(signal=_signal(receiver, event), sender=loader.thaw(event.sender), **arguments)
+        return receiver.synchronous(signal=_signal(receiver, event), sender=loader.thaw(event.sender), **arguments)
 
 
 def _signal(receiver: Receiver, event: Event) -> Signal:

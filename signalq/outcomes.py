@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.db import DatabaseError
+from django.db import DatabaseError, connections, transaction
 
 from .event import Outcome, Result
-from .exceptions import CascadeError, DecodeError, Discard, HandlerError, NewerVersion, ObjectGone, Retry
+from .exceptions import (
+    BrokenTransaction,
+    CascadeError,
+    DecodeError,
+    Discard,
+    HandlerError,
+    NewerVersion,
+    ObjectGone,
+    Retry,
+)
 
 if TYPE_CHECKING:
     from .receivers import AsyncReceiver
@@ -56,6 +66,19 @@ def _explained(error: BaseException, message: str) -> HandlerError:
     explained = HandlerError(message)
     explained.__cause__ = error
     return explained
+
+
+@contextlib.contextmanager
+def unbroken(receiver: AsyncReceiver[..., Any], using: str) -> Iterator[None]:
+    """A savepoint for the handler. Raises BrokenTransaction where it could not commit, although nothing was raised."""
+    with transaction.atomic(using=using):
+        yield
+        if connections[using].get_rollback():
+            raise BrokenTransaction(
+                f"{receiver.name} swallowed a database error, which has broken its transaction: its writes would be "
+                "gone. Put the statement that may fail into its own transaction.atomic(), or the receiver into "
+                "atomic=False."
+            )
 
 
 def again_on_conflict(work: Callable[[], T]) -> T:

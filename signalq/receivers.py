@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
+from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.db.models import Model
 from django.db.models.signals import ModelSignal, class_prepared
@@ -62,6 +64,12 @@ class AsyncReceiver(Generic[P, R]):
     def travels_alone(self) -> bool:
         """Each of its deliveries has a message of its own."""
         return self.batch_size is None and self.options.travels_alone
+
+    @functools.cached_property
+    def synchronous(self) -> Callable[..., Any]:
+        """The handler as a worker calls it: a coroutine function runs to its end."""
+        handler: Any = self.handler
+        return async_to_sync(handler) if inspect.iscoroutinefunction(handler) else handler
 
     def connect(self) -> None:
         """Capture its signals (again); connecting twice is connecting once."""

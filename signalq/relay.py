@@ -89,12 +89,9 @@ class Relay:
         While it is away nothing is taken: what is due stays due, and none of it pays for the wait.
         """
         try:
-            depths: dict[str, int] = {}
-            for name in registry:
-                queue = self._channel.queue(name)
-                if queue not in depths:
-                    depths[queue] = self._channel.depth(queue)
-            return {name for name in registry if depths[self._channel.queue(name)]}
+            queues = {name: self._channel.queue(name) for name in registry}
+            depths = {queue: self._channel.depth(queue) for queue in set(queues.values())}
+            return {name for name, queue in queues.items() if depths[queue]}
         except Exception as error:  # noqa: BLE001 - whatever the transport raises, the rows stay due
             self._channel.close()
             if BROKER not in self._ill:

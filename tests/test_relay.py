@@ -246,6 +246,6 @@ def test_two_replays_at_once_have_one_effect(alias: str) -> None:
     for thread in threads:
         thread.join()
     assert outbox(alias).get().attempts_before == 3
-    assert sorted(replayed) in ([0, 1], [1, 1])
+    assert sorted(replayed) == [0, 1]
     work(alias)
     assert states(alias) == [("swept", "done", 4)]
