@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from django.apps import AppConfig
-from django.core.checks import register
 from django.utils.translation import gettext_lazy as _
 
 
@@ -17,13 +14,11 @@ class SignalqConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Make Celery tasks of the receivers; register the checks."""
-        from . import checks, tasks, wire
-        from .exceptions import CeleryAppMissing
+        """Make Celery tasks of the receivers, serve the workers, register the checks."""
+        from . import checks, extras, signals, tasks, workers
 
         tasks.connect()
-        with contextlib.suppress(CeleryAppMissing):  # the check says it
-            wire.celery_app()
-        register(checks.check_celery_app)
-        register(checks.check_senders)
-        register(checks.check_aliases)
+        workers.connect()
+        extras.connect()
+        signals.connect()
+        checks.connect()

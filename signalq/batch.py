@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .receivers import AsyncReceiver
 
     Receiver = AsyncReceiver[..., Any]
-    Events = Mapping[int, Event | DecodeError]
+    Events = Mapping[int, Event | Exception]
 
 
 def run_batches(receiver: Receiver, using: str, lease: Lease, events: Events, loader: Loader) -> None:
@@ -34,18 +34,25 @@ def run_batches(receiver: Receiver, using: str, lease: Lease, events: Events, lo
 
 def _execute(receiver: Receiver, using: str, deliveries: Sequence[Delivery], events: Events, loader: Loader) -> None:
     for delivery in deliveries:
-        signals.delivery_started.send_robust(receiver, delivery=delivery)
+        signals.delivery_started.send_robust(receiver, delivery=delivery, event=events[delivery.pk])
     started = time.monotonic()
-    ready, outcomes = _loaded(receiver, deliveries, events, loader)
+    outcomes: dict[Delivery, Outcome] = {}
     failure: BaseException | None = None
+
+    def attempt() -> None:
+        # Loaded for each try anew: what the handler did to its instances in one must not reach the next.
+        outcomes.clear()
+        if ready := _loaded(receiver, deliveries, events, loader, outcomes):
+            _perform(receiver, using, ready)
+
     try:
-        if ready:
-            again_on_conflict(lambda: _perform(receiver, using, ready))
+        again_on_conflict(attempt)
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises is an outcome
         failure = error
-    for delivery in ready:
+    for delivery in deliveries:
         # Each on its own from here on: what was attempted before travels alone, and fails nobody else again.
-        outcomes[delivery] = classify(receiver, delivery.tries, failure) if failure else Outcome(Result.DONE)
+        if delivery not in outcomes:
+            outcomes[delivery] = classify(receiver, delivery.tries, failure) if failure else Outcome(Result.DONE)
     for delivery, outcome in outcomes.items():
         finish(receiver, delivery, outcome, time.monotonic() - started)
     if failure is not None and not isinstance(failure, Exception):
@@ -53,32 +60,37 @@ def _execute(receiver: Receiver, using: str, deliveries: Sequence[Delivery], eve
 
 
 def _loaded(
-    receiver: Receiver, deliveries: Sequence[Delivery], events: Events, loader: Loader
-) -> tuple[dict[Delivery, Event], dict[Delivery, Outcome]]:
-    """The events as the handler gets them, and the outcome of those that it cannot get."""
+    receiver: Receiver,
+    deliveries: Sequence[Delivery],
+    events: Events,
+    loader: Loader,
+    outcomes: dict[Delivery, Outcome],
+) -> dict[Delivery, Event]:
+    """The events as the handler gets them; to ``outcomes`` comes what became of those that it cannot get."""
     ready: dict[Delivery, Event] = {}
-    outcomes: dict[Delivery, Outcome] = {}
     for delivery in deliveries:
         event = events[delivery.pk]
         try:
-            if isinstance(event, DecodeError):
-                raise event
+            if isinstance(event, Exception):
+                outcomes[delivery] = classify(receiver, delivery.tries, event)
+                continue
             arguments = {name: loader.thaw(value) for name, value in event.arguments.items()}
             ready[delivery] = dataclasses.replace(event, arguments=arguments, sender=loader.thaw(event.sender))
         except (DecodeError, ObjectGone) as error:
             outcomes[delivery] = classify(receiver, delivery.tries, error)
-    return ready, outcomes
+    return ready
 
 
-def _cause(receiver: Receiver, ready: Mapping[Delivery, Event]) -> CurrentDelivery:
+def _cause(ready: Mapping[Delivery, Event]) -> CurrentDelivery:
     """The delivery with the longest chain stands for the batch, so that the cascade limit counts for it, too."""
     delivery, event = max(ready.items(), key=lambda pair: len(pair[1].chain))
-    return CurrentDelivery(event, receiver.name, delivery.attempt)
+    return CurrentDelivery(event, delivery.receiver, delivery.attempt)
 
 
 def _perform(receiver: Receiver, using: str, ready: Mapping[Delivery, Event]) -> None:
-    with transaction.atomic(using=using):
-        with unbroken(receiver, using), delivering(_cause(receiver, ready)):
+    # Around the transaction, for its on_commit hooks.
+    with delivering(_cause(ready)), transaction.atomic(using=using):
+        with unbroken(receiver, using):
             receiver.synchronous(list(ready.values()))
         deliveries = list(ready)
         if type(deliveries[0]).objects.using(using).held(deliveries).set_done() != len(deliveries):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import codec
 from .event import Event
-from .exceptions import DecodeError
+from .exceptions import CaptureError, DecodeError
 from .queryset import State
 
 if TYPE_CHECKING:
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from .queryset import DeliveryQuerySet
 
 
-def coalesce(outbox: DeliveryQuerySet, receivers: Sequence[str], claimed: list[Delivery]) -> list[Delivery]:
-    """Of ``claimed`` one for each key, with the events of all that waits under it; the others are discarded.
+def coalesce(
+    outbox: DeliveryQuerySet, receivers: Sequence[str], claimed: list[Delivery]
+) -> tuple[list[Delivery], list[Delivery]]:
+    """Of ``claimed`` one for each key, with the events of all that waits under it; and the others, which are discarded.
 
     Inside the claim's transaction, and on rows that are locked without waiting: no user's transaction waits for it.
     Whatever comes later starts a wait of its own, so none is put off for longer than its receiver says.
@@ -28,24 +30,26 @@ def coalesce(outbox: DeliveryQuerySet, receivers: Sequence[str], claimed: list[D
     for delivery in outbox.others_of(receivers, claimed):
         by_key[delivery.key].append(delivery)
     survivors = by_key.pop("", [])
+    superseded: list[Delivery] = []
     for deliveries in by_key.values():
         try:
-            survivors.append(_as_one(outbox, deliveries))
-        except DecodeError:
+            superseded += _into_one(outbox, deliveries)
+            survivors.append(deliveries[0])
+        except (DecodeError, CaptureError):
             # One of them cannot be read: each finds out for itself.
             survivors.extend(delivery for delivery in deliveries if delivery.state == State.RUNNING)
-    return sorted(survivors, key=lambda delivery: delivery.pk)
+    return sorted(survivors, key=lambda delivery: delivery.pk), superseded
 
 
-def _as_one(outbox: DeliveryQuerySet, deliveries: list[Delivery]) -> Delivery:
+def _into_one(outbox: DeliveryQuerySet, deliveries: list[Delivery]) -> list[Delivery]:
+    """Merge ``deliveries`` into the first; the others, discarded."""
     survivor, *others = deliveries
     if others:
         in_order = sorted(deliveries, key=lambda delivery: delivery.pk)
         survivor.payload = codec.dump_event(merge([codec.load_event(row.payload) for row in in_order]), _as_it_is)
         survivor.save(using=survivor._state.db, update_fields=["payload"])
-        reason = f"Superseded by #{survivor.pk}, which runs for it, too."
-        outbox.supersede([row.pk for row in others], [{"type": "Superseded", "message": reason, "traceback": ""}])
-    return survivor
+        outbox.give_up(others, "Superseded", f"Superseded by #{survivor.pk}, which runs for it, too.")
+    return others
 
 
 def _as_it_is(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The types that the codec knows: how each becomes JSON's own, and how it comes back."""
+"""The types that the codec knows: how each becomes JSON's own. codec_decoders.py has the way back."""
 
 from __future__ import annotations
 
@@ -10,49 +10,30 @@ import math
 import uuid
 import zoneinfo
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from django.utils.functional import Promise
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.safestring import SafeString
 
 from .event import Counterpart, FieldText, ModelClass, Reference, RequestSnapshot, Snapshot
-from .exceptions import CaptureError, DecodeError
-from .naming import find, global_name
+from .exceptions import CaptureError
+from .naming import global_name
 
 Default = Callable[[Any], Any]
-T = TypeVar("T")
 
 TAG = "$"
 # Python refuses to convert integers beyond 4,300 digits from and to decimal text; hexadecimal has no such limit.
-_BIG = 1 << 63
+BIG = 1 << 63
+MAX_FLAG_BITS = 1024
+"""A flag with more bits is damage: Python keeps each value that it has seen, and 3.10 a member for each bit."""
 
 
 def encode(value: Any, default: Default) -> Any:
     """``value`` in JSON's own types."""
-    encoder = ENCODERS.get(type(value)) or _family(value)
+    encoder = ENCODERS.get(type(value)) or family(value)
     if encoder is None:
         return encode(default(value), default)
     return encoder(value, default)
-
-
-def decode(value: Any) -> Any:
-    """The inverse of ``encode``."""
-    if isinstance(value, list):
-        return [decode(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if TAG not in value:
-        return {key: decode(item) for key, item in value.items()}
-    decoder = DECODERS.get(value[TAG])
-    if decoder is None:
-        raise DecodeError(f"The tag {value[TAG]!r} is not known to this version of signalq.")
-    return decoder(value["v"])
-
-
-def typed(kind: type[T], value: Any) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"{kind.__name__} expected, not {type(value).__name__}")
-    return value
 
 
 def _plain(value: Any, default: Default) -> Any:
@@ -79,7 +60,7 @@ def _string(value: str, default: Default | None = None) -> Any:
 
 
 def _integer(value: int, default: Default) -> Any:
-    return value if -_BIG < value < _BIG else {TAG: "int", "v": hex(value)}
+    return value if -BIG < value < BIG else {TAG: "int", "v": hex(value)}
 
 
 def _float(value: float, default: Default) -> Any:
@@ -113,36 +94,17 @@ def _zone(value: dt.datetime | dt.time) -> Any:
     return [offset.days, offset.seconds, offset.microseconds, *given]
 
 
-def _moment_back(kind: type[dt.datetime | dt.time]) -> Callable[[Any], Any]:
-    def back(v: Any) -> Any:
-        bare, zone, fold = v
-        return kind.fromisoformat(bare).replace(tzinfo=zone and _zone_back(zone), fold=fold)
-
-    return back
-
-
-def _zone_back(zone: Any) -> dt.tzinfo:
-    if isinstance(zone, str):
-        return zoneinfo.ZoneInfo(zone)
-    return dt.timezone(dt.timedelta(*zone[:3]), *map(decode, zone[3:]))
-
-
 def _enum(value: enum.Enum, default: Default) -> Any:
     name = global_name(type(value))
     if name is None:
         raise CaptureError(f"{type(value).__qualname__} cannot be carried: it is not found at its module's level.")
+    if isinstance(value, enum.Flag) and value._value_.bit_length() > MAX_FLAG_BITS:
+        raise CaptureError(f"{name} has a value of more than {MAX_FLAG_BITS} bits.")
     # Not value.value, which a class may have made into something else.
     return {TAG: "enum", "v": [name, encode(value._value_, default)]}
 
 
-def _enum_back(v: Any) -> enum.Enum:
-    kind = find(v[0])
-    if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
-        raise DecodeError(f"{v[0]!r} is not an Enum here.")
-    return kind(decode(v[1]))
-
-
-def _family(value: Any) -> Callable[[Any, Default], Any] | None:
+def family(value: Any) -> Callable[[Any, Default], Any] | None:
     """Encoders for what is known by its base class, or by what it is."""
     if isinstance(value, enum.Enum):
         return _enum
@@ -175,18 +137,8 @@ def _snapshot(value: Snapshot, default: Default) -> Any:
     return {TAG: "snapshot", "v": [value.model, value.using, fields, value.adding]}
 
 
-def _snapshot_back(v: Any) -> Snapshot:
-    fields = {name: decode(item) for name, item in typed(dict, v[2]).items()}
-    return Snapshot(typed(str, v[0]), typed(str, v[1]), fields, typed(bool, v[3]))
-
-
 def _request(value: RequestSnapshot, default: Default) -> Any:
     return {TAG: "request", "v": [encode(item, default) for item in (value.method, value.path, value.user, value.META)]}
-
-
-def _request_back(v: Any) -> RequestSnapshot:
-    method, path, user, meta = (decode(item) for item in v)
-    return RequestSnapshot(method, typed(str, path), user, typed(dict, meta))
 
 
 ENCODERS: dict[type, Callable[[Any, Default], Any]] = {
@@ -218,30 +170,3 @@ ENCODERS: dict[type, Callable[[Any, Default], Any]] = {
 }
 SCALARS = ENCODERS.keys() - {list, dict, tuple, set, frozenset, memoryview, dt.datetime, dt.time}
 """Types of which every value can be carried."""
-
-DECODERS: dict[str, Callable[[Any], Any]] = {
-    "str": lambda v: base64.b64decode(v).decode("utf-8", "surrogatepass"),
-    "int": lambda v: int(v, 16),
-    "float": float,
-    "dict": lambda v: {decode(key): decode(item) for key, item in v},
-    "tuple": lambda v: tuple(decode(item) for item in v),
-    "set": lambda v: {decode(item) for item in v},
-    "frozenset": lambda v: frozenset(decode(item) for item in v),
-    "bytes": base64.b64decode,
-    "memoryview": lambda v: memoryview(base64.b64decode(v)),
-    "datetime": _moment_back(dt.datetime),
-    "time": _moment_back(dt.time),
-    "date": dt.date.fromisoformat,
-    "timedelta": lambda v: dt.timedelta(*v),
-    "decimal": decimal.Decimal,
-    "uuid": uuid.UUID,
-    "safe": lambda v: mark_safe(decode(v)),  # noqa: S308 - it was safe when it was sent
-    "enum": _enum_back,
-    "global": lambda v: typed(type, find(v)),
-    "model": lambda v: ModelClass(typed(str, v[0]), typed(bool, v[1])),
-    "row": lambda v: Reference(typed(str, v[0]), decode(v[1]), typed(str, v[2])),
-    "snapshot": _snapshot_back,
-    "field": lambda v: FieldText(typed(str, v[0]), typed(str, v[1]), typed(str, decode(v[2]))),
-    "own": lambda v: Counterpart(typed(str, v[0]), decode(v[1])),
-    "request": _request_back,
-}

@@ -54,6 +54,9 @@ class _Combined(Condition):
     def __call__(self, **kwargs: Any) -> bool:
         return self.rule(part(**kwargs) for part in self.parts)
 
+    def __repr__(self) -> str:
+        return f"({(' & ' if self.rule is all else ' | ').join(map(_text, self.parts))})"
+
 
 class _Not(Condition):
     def __init__(self, part: Callable[..., object]) -> None:
@@ -61,6 +64,13 @@ class _Not(Condition):
 
     def __call__(self, **kwargs: Any) -> bool:
         return not self.parts[0](**kwargs)
+
+    def __repr__(self) -> str:
+        return f"~{_text(self.parts[0])}"
+
+
+def _text(part: Callable[..., object]) -> str:
+    return repr(part) if isinstance(part, Condition) else str(getattr(part, "__qualname__", part))
 
 
 class Sent(Condition):
@@ -74,9 +84,15 @@ class Sent(Condition):
     def __call__(self, **kwargs: Any) -> bool:
         return all(name in kwargs and kwargs[name] == value for name, value in self.expected.items())
 
+    def __repr__(self) -> str:
+        return f"Sent({', '.join(f'{name}={value!r}' for name, value in self.expected.items())})"
+
 
 class Created(Sent):
     """True for the ``post_save`` of a row that was inserted."""
 
     def __init__(self) -> None:
         super().__init__(created=True)
+
+    def __repr__(self) -> str:
+        return "Created()"

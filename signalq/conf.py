@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import empty
 
 KIB = 1024
 
@@ -38,6 +39,17 @@ class Settings:
     """For this long a failing delivery of an ordered receiver holds back those of its key that come after it."""
     MAX_DEPTH: int = 10
     """How many events may cause each other in a row."""
+    METRICS: bool = False
+    """Count for Prometheus; needs ``signalq[prometheus]``. Read when the process starts."""
+    METRICS_PORT: int = 0
+    """Each worker serves what its processes count on this port, too; 0: on none."""
+    TRACING: bool = False
+    """Spans for OpenTelemetry; needs ``signalq[opentelemetry]``. Read when the process starts."""
+    SENSITIVE_FIELDS: tuple[str, ...] = (
+        *("api_key", "apikey", "authorization", "cookie", "credential", "csrf", "passphrase", "passw"),
+        *("private_key", "secret", "session_key", "signature", "token"),
+    )
+    """The admin masks what has one of these in its name; upper and lower case are one."""
 
 
 AT_LEAST = {"CHUNK": 1, "LEASE": 0.1}
@@ -53,7 +65,9 @@ def current() -> Settings:
     Raises ImproperlyConfigured for an unknown name or a value of the wrong kind.
     """
     global _cached
-    given = getattr(django_settings, "SIGNALQ", None)
+    # The lazy object takes long to say that there is no such setting, so what it wraps is asked where it can be.
+    found: Any = vars(django_settings).get("_wrapped", empty)
+    given = getattr(django_settings if found is empty else found, "SIGNALQ", None)
     known, settings = _cached
     if known != given:
         settings = _read({} if given is None else given)
@@ -77,6 +91,10 @@ def _value(name: str, value: Any) -> Any:
         if isinstance(value, bool):
             return value
         raise ImproperlyConfigured(f"SIGNALQ[{name!r}] must be True or False, not {value!r}.")
+    if isinstance(default, tuple):
+        if isinstance(value, list | tuple | set) and all(isinstance(item, str) and item for item in value):
+            return tuple(value)
+        raise ImproperlyConfigured(f"SIGNALQ[{name!r}] must be a list of texts, not {value!r}.")
     if isinstance(value, timedelta) and isinstance(default, float):
         value = value.total_seconds()
     kind = int | float if isinstance(default, float) else int

@@ -133,10 +133,23 @@ class Outcome:
     """Why it is not DONE."""
     value: Any = None
     """What the handler returned, for DONE."""
+    counts: bool = True
+    """False where the attempt is none of the handler's, for RETRY."""
+
+
+def delivery_id(event_id: uuid.UUID, receiver: str) -> uuid.UUID:
+    """One for each event and receiver, and always the same: an event may have several receivers."""
+    return uuid.uuid5(event_id, receiver)
 
 
 def uuid7() -> uuid.UUID:
     """A time-ordered UUID (RFC 9562, version 7): 48 bits of Unix milliseconds, then random bits."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    return uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+    return uuid.UUID(uuid7_text())
+
+
+def uuid7_text() -> str:
+    """``str(uuid7())``, in half of its time."""
+    moment, noise = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    # The version and, in the variant's two bits, "10": of the digit that they are in two bits are random.
+    variant = "89ab"[int(noise[3], 16) & 3]
+    return f"{moment[:8]}-{moment[8:]}-7{noise[:3]}-{variant}{noise[4:7]}-{noise[8:]}"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.db import DatabaseError, connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.dispatch import Signal
 
 from . import codec, conf, publish, signals, wire
@@ -18,12 +19,12 @@ from .batch import run_batches
 from .coalesce import coalesce
 from .context import CurrentDelivery, active, delivering
 from .event import Event, Outcome, Result
-from .exceptions import DecodeError
+from .exceptions import DecodeError, Discard
 from .lease import Lease
 from .load import Loader
 from .naming import signal_of
 from .outcomes import again_on_conflict, classify, unbroken
-from .settle import finish, settle
+from .settle import finish, settle, tell
 
 if TYPE_CHECKING:
     from .models import Delivery
@@ -33,11 +34,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("signalq.execute")
 
+T = TypeVar("T")
+
 
 def run(receiver: Receiver, using: str, ids: Sequence[int]) -> None:
     """Claim those of ``ids`` that are queued for ``receiver`` on alias ``using``, and run them."""
-    connections[using].close_if_unusable_or_obsolete()
-    deliveries = again_on_conflict(lambda: _claim(receiver, using, ids))
+    _refresh(connections[using])
+    _expire(receiver, using, ids)
+    deliveries, superseded = _surely(using, lambda: _claim(receiver, using, ids))
+    _tell_discarded(receiver, superseded)
     if not deliveries:
         return
     with Lease(using, deliveries) as lease:
@@ -53,29 +58,66 @@ def run(receiver: Receiver, using: str, ids: Sequence[int]) -> None:
             _wake_next(receiver, taken[0])
 
 
-def _claim(receiver: Receiver, using: str, ids: Sequence[int]) -> list[Delivery]:
+def _expire(receiver: Receiver, using: str, ids: Sequence[int]) -> None:
+    from .models import Delivery
+
+    seconds = receiver.options.expires
+    if seconds is not None:
+        outbox = Delivery.objects.using(using)
+        _tell_discarded(receiver, _surely(using, lambda: outbox.expire(receiver.names, ids, seconds)))
+
+
+def _claim(receiver: Receiver, using: str, ids: Sequence[int]) -> tuple[list[Delivery], list[Delivery]]:
+    """What is to be run, and what is discarded because something else of it runs for it, too."""
     from .models import Delivery
 
     outbox, options, seconds = Delivery.objects.using(using), receiver.options, conf.current().LEASE
-    if options.expires is not None:
-        outbox.expire(receiver.names, ids, options.expires)
     if options.coalesce is None:
-        return outbox.claim(receiver.names, ids, seconds, in_order=options.ordered)
+        return outbox.claim(receiver.names, ids, seconds, in_order=options.ordered), []
     with transaction.atomic(using=using):
         return coalesce(outbox, receiver.names, outbox.claim(receiver.names, ids, seconds, in_order=options.ordered))
 
 
-def _decoded(delivery: Delivery) -> Event | DecodeError:
+def _tell_discarded(receiver: Receiver, deliveries: Iterable[Delivery]) -> None:
+    for delivery in deliveries:
+        tell(receiver, delivery, Outcome(Result.DISCARDED, error=Discard(delivery.errors[-1]["message"])), None)
+
+
+def _refresh(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection that is broken or too old. With CONN_MAX_AGE=0 it is Celery's to close."""
+    if connection.in_atomic_block:
+        return  # as it is where a task runs eagerly
+    settings = connection.settings_dict
+    if settings["CONN_MAX_AGE"] != 0 or connection.errors_occurred or connection.autocommit != settings["AUTOCOMMIT"]:
+        connection.close_if_unusable_or_obsolete()
+
+
+def _surely(using: str, work: Callable[[], T]) -> T:
+    """Do ``work``, which is one transaction; again if the server has closed the connection since the last task."""
+    try:
+        return again_on_conflict(work)
+    except (OperationalError, InterfaceError):
+        connection = connections[using]
+        if connection.in_atomic_block or connection.connection is None or connection.is_usable():
+            raise
+        connection.close()
+        return again_on_conflict(work)
+
+
+def _decoded(delivery: Delivery) -> Event | Exception:
+    """Its event, or why it has none: an error that is its own, and not its neighbours'."""
     try:
         return codec.load_event(delivery.payload)
-    except DecodeError as error:
+    except Exception as error:  # noqa: BLE001 - a soft time limit, too: it counts as an attempt
         return error
 
 
-def _prefetch(loader: Loader, events: Iterable[Event | DecodeError]) -> None:
+def _prefetch(loader: Loader, events: Iterable[Event | Exception]) -> None:
     try:
         loader.prefetch(event for event in events if isinstance(event, Event))
-    except (DecodeError, DatabaseError) as error:
+    except codec.INTERRUPTIONS:
+        raise
+    except Exception as error:  # noqa: BLE001 - one damaged event must not fail its neighbours
         # Each delivery finds out for itself, with its own outcome.
         logger.debug("The rows of a chunk could not be loaded together: %s", error)
 
@@ -84,14 +126,15 @@ def _wake_next(receiver: Receiver, delivery: Delivery) -> None:
     """For an ordered receiver: the next of the key may run as soon as this one is settled."""
     if receiver.options.ordered and delivery.key and delivery.state != delivery.State.WAITING:
         using = str(delivery._state.db)
-        pk = type(delivery).objects.using(using).next_in_order(receiver.names, delivery.key)
+        outbox = type(delivery).objects.using(using)
+        pk = again_on_conflict(lambda: outbox.next_in_order(receiver.names, delivery.key))
         if pk is not None:
             publish.send([wire.Wake(using, receiver.name, pk, receiver.travels_alone)])
 
 
-def _execute(receiver: Receiver, delivery: Delivery, event: Event | DecodeError, loader: Loader) -> None:
+def _execute(receiver: Receiver, delivery: Delivery, event: Event | Exception, loader: Loader) -> None:
     """One attempt of one delivery, from its start to what is written down."""
-    signals.delivery_started.send_robust(receiver, delivery=delivery)
+    signals.delivery_started.send_robust(receiver, delivery=delivery, event=event)
     started = time.monotonic()
     outcome = _attempt(receiver, delivery, event, loader)
     finish(receiver, delivery, outcome, time.monotonic() - started)
@@ -99,35 +142,39 @@ def _execute(receiver: Receiver, delivery: Delivery, event: Event | DecodeError,
         raise outcome.error  # SystemExit, KeyboardInterrupt: the process is to end
 
 
-def _attempt(receiver: Receiver, delivery: Delivery, event: Event | DecodeError, loader: Loader) -> Outcome:
+def _attempt(receiver: Receiver, delivery: Delivery, event: Event | Exception, loader: Loader) -> Outcome:
     """Run the handler; DONE is committed with its writes, anything else is rolled back and still to be settled."""
     try:
-        if isinstance(event, DecodeError):
+        if isinstance(event, Exception):
             raise event
+        # By the name that it was recorded under: it is to have one idempotency key, also when the receiver is renamed.
+        current = CurrentDelivery(event, delivery.receiver, delivery.attempt)
         if receiver.options.atomic:
-            value = again_on_conflict(lambda: _perform(receiver, delivery, event, loader))
+            value = again_on_conflict(lambda: _perform(receiver, delivery, current, loader))
         else:
             # Its effects are not rolled back, so that only a retry that counts may repeat them.
-            value = call(receiver, event, delivery.attempt, loader)
+            value = call(receiver, current, loader)
             again_on_conflict(lambda: settle(delivery, Outcome(Result.DONE)))
     except BaseException as error:  # noqa: BLE001 - whatever a handler raises is an outcome
         return classify(receiver, delivery.tries, error)
     return Outcome(Result.DONE, value=value)
 
 
-def _perform(receiver: Receiver, delivery: Delivery, event: Event, loader: Loader) -> Any:
+def _perform(receiver: Receiver, delivery: Delivery, current: CurrentDelivery, loader: Loader) -> Any:
     using = str(delivery._state.db)
-    with transaction.atomic(using=using):
+    # Around the transaction: its on_commit hooks are the handler's, too, and what they cause has a cause.
+    with delivering(current), transaction.atomic(using=using):
         with unbroken(receiver, using):
-            value = call(receiver, event, delivery.attempt, loader)
+            value = call(receiver, current, loader)
         settle(delivery, Outcome(Result.DONE))
     return value
 
 
-def call(receiver: Receiver, event: Event, attempt: int, loader: Loader) -> Any:
+def call(receiver: Receiver, current: CurrentDelivery, loader: Loader) -> Any:
     """Call the handler as Django would; what it returns. Raises what it raises, ObjectGone and DecodeError."""
+    event = current.event
     arguments = {name: loader.thaw(value) for name, value in event.arguments.items()}
-    with delivering(CurrentDelivery(event, receiver.name, attempt)), active(event.context):
+    with delivering(current), active(event.context):
         return receiver.synchronous(signal=_signal(receiver, event), sender=loader.thaw(event.sender), **arguments)
 
 

@@ -20,6 +20,10 @@ from . import codec
 from .event import Counterpart, Event, FieldText, ModelClass, Reference, RequestSnapshot, Snapshot
 from .exceptions import DecodeError, ObjectGone
 from .fields import restored
+from .texts import told
+
+Address = tuple[str, str, str]
+"""A row's model, alias and the text of its primary key."""
 
 FRESH = 0.1
 """Seconds for which a row loaded with its chunk may still be handed to a handler."""
@@ -29,8 +33,10 @@ class Loader:
     """Loads the rows of a chunk's events with one query per model, and hands each loaded instance out once."""
 
     def __init__(self) -> None:
-        self._loaded: dict[tuple[str, str, str], Model] = {}
-        self._loaded_at = 0.0
+        self._loaded: dict[Address, tuple[Model, float]] = {}
+        """Each with the moment before it was read."""
+        self._touched: set[Address] = set()
+        self._used = 0
 
     def prefetch(self, events: Iterable[Event]) -> None:
         """Load what ``events`` refer to."""
@@ -42,17 +48,20 @@ class Loader:
             if isinstance(value, Reference):
                 with contextlib.suppress(DecodeError):
                     pk = self.thaw(value.pk)
-                    wanted.setdefault((value.model, value.using), {})[repr(pk)] = pk
+                    wanted.setdefault((value.model, value.using), {})[_text(pk)] = pk
 
         for event in events:
             for argument in event.arguments.values():
                 codec.transform(argument, collect)
-        self._loaded_at = time.monotonic()
         for (label, using), pks in wanted.items():
             # What is damaged is left to its own delivery: its neighbours need not know.
             with contextlib.suppress(DecodeError):
-                for instance in _rows(label, using, pk__in=list(pks.values())):
-                    self._loaded[label, using, repr(instance.pk)] = instance
+                self._load(label, using, list(pks.values()))
+
+    def _load(self, label: str, using: str, pks: list[Any]) -> None:
+        now = time.monotonic()
+        for instance in _rows(label, using, pk__in=pks):
+            self._loaded[label, using, _text(instance.pk)] = instance, now
 
     def thaw(self, value: Any) -> Any:
         """``value`` with rows loaded, snapshots rebuilt and classes found. Raises ObjectGone, DecodeError."""
@@ -81,13 +90,40 @@ class Loader:
         pk = self.thaw(reference.pk)
         # Used once: a handler may have changed the instance, or the row.
         # By the text of its key, which need not have a hash.
-        instance = self._loaded.pop((reference.model, reference.using, repr(pk)), None)
-        if instance is not None and time.monotonic() - self._loaded_at < FRESH:
+        instance = self._fresh((reference.model, reference.using, _text(pk)))
+        if instance is None or not self._touched.isdisjoint(_addresses(instance, reference.using)):
+            rows = _rows(reference.model, reference.using, pk=pk)
+            if not rows:
+                raise ObjectGone(
+                    f"The {reference.model} with primary key {pk!r} was deleted before its handler could run."
+                )
+            instance = rows[0]
+        self._touched.update(_addresses(instance, reference.using))
+        return instance
+
+    def _fresh(self, address: Address) -> Model | None:
+        """What was loaded at ``address``; if too long ago anew, with as many of those behind as were used since."""
+        self._used += 1
+        instance, loaded_at = self._loaded.pop(address, (None, 0.0))
+        if instance is None or time.monotonic() - loaded_at < FRESH:
             return instance
-        rows = _rows(reference.model, reference.using, pk=pk)
-        if not rows:
-            raise ObjectGone(f"The {reference.model} with primary key {pk!r} was deleted before its handler could run.")
-        return rows[0]
+        behind = [other for other in self._loaded if other[:2] == address[:2]][: self._used]
+        self._used = 0
+        self._load(*address[:2], [instance.pk, *(self._loaded.pop(other)[0].pk for other in behind)])
+        return self._loaded.pop(address, (None, 0.0))[0]
+
+
+def _addresses(instance: Model, using: str) -> list[Address]:
+    """Each table that holds a part of it, with the key there: a proxy, a parent and a child may be one object."""
+    models = [type(instance)._meta.concrete_model or type(instance), *instance._meta.get_parent_list()]
+    return [(model._meta.label, using, _text(instance._get_pk_val(model._meta))) for model in models]
+
+
+def _text(pk: Any) -> str:
+    try:
+        return repr(pk)
+    except ValueError as error:  # an integer of more than 4,300 digits: no database has such a key
+        raise DecodeError(f"A primary key cannot be one: {told(error)}") from error
 
 
 def _rows(label: str, using: str, **lookup: Any) -> list[Model]:
@@ -96,9 +132,9 @@ def _rows(label: str, using: str, **lookup: Any) -> list[Model]:
         raise DecodeError(f"A {label} is on database {using!r}, which is not in DATABASES here.")
     try:
         return list(model._base_manager.using(using).filter(**lookup))
-    except (TypeError, ValueError, ValidationError) as error:
+    except (TypeError, ValueError, ArithmeticError, ValidationError) as error:
         raise DecodeError(
-            f"A primary key of {label} does not fit the model here: {error}. Has a migration changed its type?"
+            f"A primary key of {label} does not fit the model here: {told(error)}. Has a migration changed its type?"
         ) from error
 
 

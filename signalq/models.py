@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
+from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from .event import delivery_id
 from .exceptions import LeaseLost
 from .queryset import DeliveryQuerySet, State, after
+from .texts import printable
 
 ERRORS_KEPT = 5
 
@@ -30,8 +33,10 @@ class Delivery(models.Model):
     state = models.CharField(_("state"), max_length=9, choices=State.choices)
     attempt = models.PositiveIntegerField(_("attempt"), default=0)
     attempts_before = models.PositiveIntegerField(_("attempts before its replay"), default=0)
-    """Attempts that no longer count, because a person replayed the delivery after them."""
+    """Attempts that do not count: a person replayed the delivery after them, or the worker was too old for it."""
     lost_leases = models.PositiveSmallIntegerField(_("lost leases"), default=0)
+    repeats = models.PositiveIntegerField(_("repeats"), default=0)
+    """How often the relay has published it again since it was queued, and nobody claimed it."""
     due_at = models.DateTimeField(_("due at"), null=True)
     """When the relay looks at it next; a running one's lease. NULL when finished."""
     payload = models.TextField(_("payload"))
@@ -46,15 +51,27 @@ class Delivery(models.Model):
     class Meta:
         verbose_name = _("delivery")
         verbose_name_plural = _("deliveries")
+        permissions = (
+            ("replay_delivery", "Can replay deliveries"),
+            ("discard_delivery", "Can discard deliveries"),
+            ("view_payload", "Can see what an event holds"),
+        )
         indexes = (
-            models.Index(fields=["due_at"], name="signalq_due"),
-            models.Index(fields=["finished_at"], name="signalq_finished"),
-            # For ordered and coalescing receivers; the others leave the key empty.
-            models.Index(fields=["key", "due_at"], name="signalq_key"),
+            # The relay's: what it leaves alone it does not read.
+            models.Index(fields=["receiver", "state", "due_at"], name="signalq_due"),
+            # For pruning: dead ones stay, and are not read either.
+            models.Index(fields=["state", "finished_at"], name="signalq_finished"),
+            # For ordered and coalescing receivers, the open ones of a key in their order; the others have no key.
+            models.Index(fields=["key", "finished_at", "id"], name="signalq_key"),
         )
 
     def __str__(self) -> str:
         return f"{self.receiver} #{self.pk} ({self.state})"
+
+    @property
+    def result_id(self) -> str:
+        """Its id in the result backend; its handler's ``idempotency_key``, unless others were coalesced into it."""
+        return str(delivery_id(self.event_id, self.receiver))
 
     @property
     def tries(self) -> int:
@@ -63,11 +80,14 @@ class Delivery(models.Model):
 
     def set_done(self) -> None:
         """The handler's work is done. Raises LeaseLost, as every transition of a running delivery does."""
-        self._settle(state=State.DONE, due_at=None, finished_at=Now())
+        if not Delivery.objects.using(self._state.db).set_one_done(self):
+            raise self._lost()
+        self.state = State.DONE
 
-    def set_waiting(self, countdown: float, errors: list[dict[str, Any]]) -> None:
-        """Another attempt is due in ``countdown`` seconds."""
-        self._settle(state=State.WAITING, due_at=after(countdown), errors=errors)
+    def set_waiting(self, countdown: float, errors: list[dict[str, Any]], *, counts: bool = True) -> None:
+        """Another attempt is due in ``countdown`` seconds; ``counts``: this one does towards max_retries."""
+        before = F("attempts_before") + (0 if counts else 1)
+        self._settle(state=State.WAITING, due_at=after(countdown), errors=errors, attempts_before=before)
 
     def set_dead(self, errors: list[dict[str, Any]]) -> None:
         """No attempt is left, or none would help: a dead letter."""
@@ -82,18 +102,16 @@ class Delivery(models.Model):
         error = {
             "attempt": self.attempt,
             "time": timezone.now().isoformat(),
-            "type": type_name,
-            "message": _printable(message)[:1_000],
-            "traceback": _printable(traceback)[-10_000:],
+            "type": printable(type_name),
+            "message": printable(message)[:1_000],
+            "traceback": printable(traceback)[-10_000:],
         }
         return [*self.errors, error][-ERRORS_KEPT:]
 
     def _settle(self, **changes: Any) -> None:
         if not Delivery.objects.using(self._state.db).held([self]).update(**changes):
-            raise LeaseLost(f"{self.receiver} #{self.pk}: attempt {self.attempt} is no longer this worker's.")
+            raise self._lost()
         self.state = changes["state"]
 
-
-def _printable(text: str) -> str:
-    """``text`` without what a database's JSON refuses: NUL and lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    def _lost(self) -> LeaseLost:
+        return LeaseLost(f"{self.receiver} #{self.pk}: attempt {self.attempt} is no longer this worker's.")

@@ -70,10 +70,13 @@ def global_name(value: Any) -> str | None:
     return None
 
 
+_SENDERS = {"django.core.handlers.wsgi", "django.core.handlers.asgi"}
+
+
 def find(name: str) -> Any:
     """What ``global_name`` named, in a module that is loaded. Raises DecodeError."""
     module_name, _, path = name.partition(":")
-    if module_name.startswith("django.core.handlers."):
+    if module_name in _SENDERS:
         # The one exception to "nothing is imported": the senders of request signals, which no worker loads.
         with contextlib.suppress(ImportError):
             importlib.import_module(module_name)

@@ -90,15 +90,25 @@ class Options:
     expires: float | None = None
     """Discard what was not begun this long after it was recorded."""
     max_retries: int | None = 20
+    """Attempts after the first one; then the delivery is dead. None: for ever; 0: one attempt."""
     retry_backoff: float = 1.0
+    """The wait before the first retry; it doubles with each."""
     retry_backoff_max: float = 3600.0
+    """The longest wait between two attempts."""
     retry_jitter: bool = True
+    """Wait for a random time between nothing and that, so that what failed together does not come back together."""
     autoretry_for: tuple[type[BaseException], ...] = (Exception,)
+    """Errors that are tried again; any other makes the delivery dead at once."""
     dont_autoretry_for: tuple[type[BaseException], ...] = ()
+    """Errors that make the delivery dead at once all the same."""
     queue: str | None = None
+    """The Celery queue; None: where Celery's routes send the task, which has the receiver's name."""
     time_limit: float | None = None
+    """As in Celery: the worker's child process is killed after this."""
     soft_time_limit: float | None = None
+    """As in Celery: SoftTimeLimitExceeded is raised in the handler after this."""
     ignore_result: bool = True
+    """False: store each delivery's outcome in Celery's result backend, under ``Delivery.result_id``."""
 
     @property
     def travels_alone(self) -> bool:
@@ -182,10 +192,20 @@ def _check_values(options: Options, given: Mapping[str, Any]) -> None:
         raise RegistrationError(
             "durable=False contradicts atomic=...: a transient delivery has no row to settle with the handler's writes."
         )
+    if not options.durable and (options.ordered or options.coalesce is not None):
+        raise RegistrationError(
+            "durable=False contradicts ordered=True and coalesce=...: a transient delivery has no row that could wait."
+        )
     if options.time_limit is not None and (options.soft_time_limit or 0) >= options.time_limit:
         raise RegistrationError(
             f"soft_time_limit={options.soft_time_limit:g} contradicts time_limit={options.time_limit:g}: "
             "the soft one must come first."
+        )
+    wait = options.countdown if options.coalesce is None else options.coalesce
+    if options.expires is not None and options.expires <= wait:
+        what = "countdown" if options.coalesce is None else "coalesce"
+        raise RegistrationError(
+            f"expires={options.expires:g} contradicts {what}={wait:g}: it would always expire before it runs."
         )
     for field in fields(Options):
         value = getattr(options, field.name)

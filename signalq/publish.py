@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 
-from . import conf
+from . import conf, signals
 from .exceptions import CeleryAppMissing
 from .wire import Channel, Item, Message
 
@@ -37,6 +37,7 @@ class Publisher:
         self._start_over()
 
     def _start_over(self) -> None:
+        self._pid = os.getpid()
         self._items: queue.Queue[list[Item] | None] = queue.Queue(QUEUE_SIZE)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -61,8 +62,16 @@ class Publisher:
         self._abandoned.append(self._channel)
         self._start_over()
 
+    def _see_who_we_are(self) -> None:
+        """Not every fork tells: uWSGI's runs none of Python's hooks, and the parent's thread is not here."""
+        if self._pid != os.getpid():
+            with _forked:
+                if self._pid != os.getpid():
+                    self.after_fork()
+
     def put(self, items: list[Item]) -> None:
         """Hand over ``items``; returns at once."""
+        self._see_who_we_are()
         try:
             self._items.put_nowait(items)
             if self._thread is None:
@@ -72,14 +81,21 @@ class Publisher:
         except RuntimeError as error:  # no thread can be started while the interpreter ends
             _forget(items, str(error))
 
+    @property
+    def retry_in(self) -> float | None:
+        """Seconds for which the breaker still keeps this process from the broker; None while it is closed."""
+        return max(self._closed_until - time.monotonic(), 0.0) if self._closed_until else None
+
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
+                _warn_without_threads()
                 self._thread = threading.Thread(target=self._run, name="signalq-publisher", daemon=True)
                 self._thread.start()
 
     def flush(self, timeout: float) -> None:
         """Wait until what was handed over is sent, for ``timeout`` seconds at the most."""
+        self._see_who_we_are()
         thread = self._thread
         if thread is not None and thread.is_alive():
             with contextlib.suppress(queue.Full):
@@ -124,11 +140,13 @@ class Publisher:
                 self._open_breaker(error)
             else:
                 self._close_breaker()
+                signals.published(items)
                 return
 
     def _open_breaker(self, error: Exception) -> None:
         self._channel.close()
         self._closed_until = time.monotonic() + self._retry_in
+        signals.breaker_changed.send_robust(None, open=True)
         logger.warning(
             "The broker cannot be reached (%s: %s). Next try in %.0f s; the relay publishes what is recorded.",
             type(error).__name__,
@@ -140,6 +158,7 @@ class Publisher:
     def _close_breaker(self) -> None:
         if self._retry_in > RETRY_FIRST:
             logger.info("The broker is back.")
+            signals.breaker_changed.send_robust(None, open=False)
         self._closed_until, self._retry_in = 0.0, RETRY_FIRST
 
 
@@ -153,6 +172,19 @@ def _forget(items: list[Item], reason: str) -> None:
         logger.error("%d transient deliveries are lost: %s", transient, reason)
 
 
+def _warn_without_threads() -> None:
+    try:
+        import uwsgi  # type: ignore[import-untyped]  # there is one inside uWSGI only
+    except ImportError:
+        return
+    if not ("enable-threads" in uwsgi.opt or "threads" in uwsgi.opt):
+        logger.warning(
+            "uWSGI runs without --enable-threads, so that no thread runs between two requests: deliveries are "
+            "published late, by the next request or by a relay. Put enable-threads = true into uWSGI's configuration."
+        )
+
+
+_forked = threading.Lock()
 publisher = Publisher()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

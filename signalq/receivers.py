@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from asgiref.sync import async_to_sync
 from django.apps import apps
+from django.core.checks import register
 from django.db.models import Model
 from django.db.models.signals import ModelSignal, class_prepared
 from django.db.models.utils import make_model_tuple
@@ -18,6 +19,7 @@ from django.dispatch import Signal
 from django.utils.inspect import func_accepts_kwargs
 
 from . import capture, changes, sources
+from .checks.installed import check_configured, check_installed
 from .event import Event
 from .exceptions import RegistrationError
 from .naming import signal_name
@@ -60,7 +62,7 @@ class AsyncReceiver(Generic[P, R]):
         """Its name and the old ones that it still serves."""
         return (self.name, *self.options.aliases)
 
-    @property
+    @functools.cached_property
     def travels_alone(self) -> bool:
         """Each of its deliveries has a message of its own."""
         return self.batch_size is None and self.options.travels_alone
@@ -174,6 +176,7 @@ class Registry(Mapping[str, AsyncReceiver[..., Any]]):
 
 
 registry = Registry()
+register(check_installed)  # here: an app that is not installed registers none
 
 
 def _adopt(sender: type[Model], **kwargs: Any) -> None:
@@ -228,6 +231,7 @@ def async_batch_receiver(
 
 
 def _checked(signal: Any, given: dict[str, Any]) -> tuple[tuple[Signal, ...], Options]:
+    check_configured()
     signals = tuple(signal) if isinstance(signal, list | tuple) else (signal,)
     if not signals:
         raise TypeError("async_receiver() got an empty list of signals: the handler would never run.")

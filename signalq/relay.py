@@ -1,7 +1,18 @@
 """4b the relay: queues what has come due, and publishes again what was not claimed.
 
-Each round has three phases, with no broker I/O inside a transaction: take a batch and move its due_at on; commit;
-publish. Any number of relays may run.
+Each batch has three phases, with no broker I/O inside a transaction: take it and move its due_at on; commit; publish.
+Any number of relays may run.
+
+What is queued and was not claimed for GRACE has lost its message, or waits for its turn. The queue's depth tells:
+
+- An empty queue has lost them: publish.
+- Otherwise they are left alone, and stay due: not a row is written, or read, for all the time that they wait, and the
+  first look that finds the queue empty publishes what is left.
+- Except for a probe: a queue is in order, so the delivery that came due last is published once more, and when it is
+  claimed its predecessors have had their turn. Those that are still queued GRACE later (workers fetch some messages
+  ahead) have lost their messages: publish. So a loss is noticed in a queue that is never empty, too.
+
+What is published again in vain comes later and later, up to a minute apart; that counts publications, not time.
 """
 
 from __future__ import annotations
@@ -12,16 +23,27 @@ import random
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 
 from django.db import DatabaseError, InterfaceError, connections, router
+from django.db.models.functions import Now
 
 from . import conf, signals, wire
+from .due import Due
+from .event import Outcome, Result
+from .exceptions import LeaseLost
 from .models import Delivery
 from .outcomes import again_on_conflict
-from .queryset import REPEAT_MAX, Due, State
+from .probe import NAME as PROBE, answer_due
 from .receivers import registry
+from .settle import tell
+from .state import State, in_state
 
 logger = logging.getLogger("signalq.relay")
+
+Lane = tuple[str, State]
+"""The deliveries of one receiver in one state."""
 
 BATCH = 1_000
 """Rows taken in one transaction: a batch of 2,000 was no faster."""
@@ -31,9 +53,21 @@ POLL = 1.0
 """Seconds between two looks at an outbox that had nothing due."""
 PRUNE_EVERY = 60.0
 PRUNE_BATCH = 1_000
+PRUNE_SECONDS = 0.5
+"""Of pruning in one round, then what is due has its turn: at 10,000 a second the rows of a minute take ten."""
 BROKER = "the broker"
 ALIASES_EVERY = 60.0
 """Seconds between two looks at which databases have an outbox."""
+
+
+@dataclass
+class Probe:
+    """The delivery that had come due last of a receiver whose queue is busy."""
+
+    row: Due
+    due_at: datetime
+    claimed: float | None = None
+    """When we saw that it was."""
 
 
 class Relay:
@@ -45,14 +79,18 @@ class Relay:
         self._aliases_at = self._pruned_at = float("-inf")
         self._channel = wire.Channel()
         self._ill: set[str] = set()
-        self._probed_at: dict[str, float] = {}
+        self._probes: dict[tuple[str, str], Probe] = {}
+        self._unfinished: dict[str, list[Lane]] = {}
+        self._pruning = False
+        """The last round has left old rows, for the next to go on with at once."""
 
     def run(self, stop: threading.Event, parent: int | None = None) -> None:
         """Sweep until ``stop`` is set, or until this process is no longer the child of process ``parent``."""
         while not stop.is_set() and (parent is None or os.getppid() == parent):
             self.round()
-            # Apart by chance, so that several relays do not look at the same moment.
-            stop.wait(POLL * random.uniform(0.8, 1.2))  # noqa: S311
+            if not self._pruning:
+                # Apart by chance, so that several relays do not look at the same moment.
+                stop.wait(POLL * random.uniform(0.8, 1.2))  # noqa: S311
 
     def round(self) -> None:
         """One look at each outbox: whatever is due is taken and published."""
@@ -63,53 +101,99 @@ class Relay:
             except (DatabaseError, InterfaceError) as error:
                 self._unhealthy(using, error)
         self._prune()
+        signals.relay_swept.send_robust(None)
 
     def sweep(self, using: str) -> int:
         """Take what is due on ``using`` and publish it; how many rows that were."""
         # Only receivers of this process: those of a newer deployment are left to its own relays.
-        names = list(registry)
+        due = Delivery.objects.using(using).lanes_due([*registry, PROBE])
+        if not due:
+            return 0
+        depths = self._depths(name for name, _ in due) if conf.current().PUBLISH else {}
+        if depths is None:
+            return 0
+        if any(name == PROBE for name, _ in due):
+            answer_due(using)
+            due = [(name, state) for name, state in due if name != PROBE]
+        busy = {name for name, state in due if state == State.QUEUED and depths.get(name)}
+        busy -= {name for name, state in self._unfinished.get(using, []) if state == State.QUEUED}
+        lanes = [(name, state) for name, state in due if state != State.QUEUED or name not in busy]
+        for name, _ in lanes:
+            self._probes.pop((using, name), None)
+        total, self._unfinished[using] = self._take(using, lanes)
+        return total + sum(self._look_behind(using, name) for name in sorted(busy))
+
+    def _take(self, using: str, lanes: list[Lane], until: datetime | None = None) -> tuple[int, list[Lane]]:
+        """Take and publish batch after batch, of each lane in turn; how many, and the lanes that hold more.
+
+        There is an end, so that other databases have their turn.
+        """
         outbox = Delivery.objects.using(using)
-        if not outbox.due(names).exists():
+        total, left = 0, BATCHES
+        while lanes and left > 0:
+            full = []
+            for name, state in lanes:
+                due = again_on_conflict(lambda name=name, state=state: outbox.take_due(name, state, BATCH, until))  # type: ignore[misc]
+                self._publish(using, due)
+                self._tell_dead(using, due)
+                total += len(due)
+                left -= 1
+                if len(due) == BATCH:
+                    full.append((name, state))
+            lanes = full
+        return total, lanes
+
+    def _look_behind(self, using: str, name: str) -> int:
+        """See by a probe whether anything is lost of a receiver whose queue is busy; how many were published."""
+        outbox, probe = Delivery.objects.using(using), self._probes.get((using, name))
+        if probe is None:
+            return 0 if outbox.is_probed(name) else self._send_probe(using, name)
+        if probe.claimed is None:
+            queued = outbox.filter(in_state(State.QUEUED), pk=probe.row.id)
+            for due_at, now in queued.annotate(now=Now()).values_list("due_at", "now"):
+                if due_at and due_at <= now and outbox.move_probe(probe.row.id):
+                    self._publish(using, [probe.row])
+                return 0
+            probe.claimed = time.monotonic()
+        if time.monotonic() - probe.claimed < conf.current().GRACE:
             return 0
-        backlog = self._backlog() if conf.current().PUBLISH else set()
-        if backlog is None:
-            return 0
-        total = 0
-        for _ in range(BATCHES):
-            due = again_on_conflict(lambda: outbox.take_due(names, BATCH))
-            self._publish(using, due, backlog)
-            total += len(due)
-            if len(due) < BATCH:
-                break
+        total, more = self._take(using, [(name, State.QUEUED)], probe.due_at)
+        if not more:
+            del self._probes[using, name]
         return total
 
-    def _backlog(self) -> set[str] | None:
-        """The receivers whose queues hold messages now, before this relay adds any; None if the broker is away.
+    def _send_probe(self, using: str, name: str) -> int:
+        taken = again_on_conflict(lambda: Delivery.objects.using(using).take_probe(name))
+        if taken is None:
+            return 0
+        self._probes[using, name] = Probe(*taken)
+        self._publish(using, [taken[0]])
+        return 1
+
+    def _depths(self, names: Iterable[str]) -> dict[str, int] | None:
+        """The messages in the queue of each of ``names`` before this relay adds any; None without a broker.
 
         While it is away nothing is taken: what is due stays due, and none of it pays for the wait.
         """
         try:
-            queues = {name: self._channel.queue(name) for name in registry}
+            queues = {name: self._channel.queue(name) for name in names}
             depths = {queue: self._channel.depth(queue) for queue in set(queues.values())}
-            return {name for name, queue in queues.items() if depths[queue]}
         except Exception as error:  # noqa: BLE001 - whatever the transport raises, the rows stay due
             self._channel.close()
             if BROKER not in self._ill:
                 self._ill.add(BROKER)
                 logger.warning("The broker cannot be reached: %s: %s", type(error).__name__, error)
             return None
+        return {name: depths[queue] for name, queue in queues.items()}
 
-    def _publish(self, using: str, due: list[Due], backlog: set[str]) -> None:
-        for row in due:
-            if row.is_dead:
-                signals.counts["dead"] += 1
-                logger.error("%s #%s is dead: it lost its lease too often", row.receiver, row.id)
-        if not due or not conf.current().PUBLISH:
+    def _publish(self, using: str, due: list[Due]) -> None:
+        ready = [row for row in due if not row.is_dead]
+        if not ready or not conf.current().PUBLISH:
             return
         try:
-            ready = [row for row in due if not row.is_dead and not _is_held(row, backlog)]
-            ready += self._probes(row for row in due if _is_held(row, backlog))
-            self._channel.send(wire.Wake(using, registry[row.receiver].name, row.id, _alone(row)) for row in ready)
+            wakes = [wire.Wake(using, row.receiver, row.id, _alone(row)) for row in ready]
+            self._channel.send(wakes)
+            signals.published(wakes, again=True)
             if BROKER in self._ill:
                 self._ill.discard(BROKER)
                 logger.info("The broker is back.")
@@ -122,18 +206,11 @@ class Relay:
                 error,
             )
 
-    def _probes(self, held: Iterable[Due]) -> list[Due]:
-        """Of those held back the oldest few: queues are in order, so that a lost message was one of theirs."""
-        now = time.monotonic()
-        by_receiver: dict[str, list[Due]] = {}
-        for row in held:
-            by_receiver.setdefault(row.receiver, []).append(row)
-        probes: list[Due] = []
-        for receiver, rows in by_receiver.items():
-            if now - self._probed_at.get(receiver, float("-inf")) >= conf.current().GRACE:
-                self._probed_at[receiver] = now
-                probes += sorted(rows)[: conf.current().CHUNK]
-        return probes
+    def _tell_dead(self, using: str, due: list[Due]) -> None:
+        if ids := [row.id for row in due if row.is_dead]:
+            for delivery in Delivery.objects.using(using).filter(pk__in=ids):
+                outcome = Outcome(Result.DEAD, error=LeaseLost(delivery.errors[-1]["message"]))
+                tell(registry[delivery.receiver], delivery, outcome, None)
 
     def _databases(self) -> list[str]:
         now = time.monotonic()
@@ -154,17 +231,20 @@ class Relay:
             return using in self._aliases
 
     def _prune(self) -> None:
-        now = time.monotonic()
+        now, self._pruning = time.monotonic(), False
         if now - self._pruned_at < PRUNE_EVERY:
             return
-        self._pruned_at = now
+        retain = conf.current().RETAIN_DONE
         for using in self._aliases:
             try:
-                retain = conf.current().RETAIN_DONE
-                while Delivery.objects.using(using).prune(retain, PRUNE_BATCH) >= PRUNE_BATCH:
-                    pass
+                outbox = Delivery.objects.using(using)
+                while again_on_conflict(lambda outbox=outbox: outbox.prune(retain, PRUNE_BATCH)) >= PRUNE_BATCH:  # type: ignore[misc]
+                    if time.monotonic() - now >= PRUNE_SECONDS:
+                        self._pruning = True
+                        return
             except (DatabaseError, InterfaceError) as error:
                 self._unhealthy(using, error)
+        self._pruned_at = now
 
     def _healthy(self, using: str) -> None:
         if using in self._ill:
@@ -181,8 +261,3 @@ class Relay:
 def _alone(row: Due) -> bool:
     """What was attempted before travels alone: it may be what killed its worker."""
     return row.attempt > 0 or row.state == State.RUNNING or registry[row.receiver].travels_alone
-
-
-def _is_held(row: Due, backlog: set[str]) -> bool:
-    """Messages wait in its queue, so its own is most likely one of them: do not flood, for a while."""
-    return row.state == State.QUEUED and row.receiver in backlog and row.age < REPEAT_MAX

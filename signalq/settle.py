@@ -12,6 +12,7 @@ from . import signals
 from .event import Outcome, Result
 from .exceptions import LeaseLost
 from .outcomes import again_on_conflict
+from .texts import message
 
 if TYPE_CHECKING:
     from .models import Delivery
@@ -36,7 +37,7 @@ def settle(delivery: Delivery, outcome: Outcome) -> None:
         case Result.DONE:
             delivery.set_done()
         case Result.RETRY:
-            delivery.set_waiting(outcome.countdown, _errors(delivery, outcome))
+            delivery.set_waiting(outcome.countdown, _errors(delivery, outcome), counts=outcome.counts)
         case Result.DEAD:
             delivery.set_dead(_errors(delivery, outcome))
         case Result.DISCARDED:
@@ -60,6 +61,13 @@ def finish(receiver: AsyncReceiver[..., Any], delivery: Delivery, outcome: Outco
         # It had committed before this was raised: by an on_commit hook of the handler's.
         logger.error("%s: an on_commit hook raised after its delivery was done", receiver.name, exc_info=outcome.error)
         outcome = Outcome(Result.DONE)
+    tell(receiver, delivery, outcome, duration)
+
+
+def tell(
+    receiver: AsyncReceiver[..., Any], delivery: Delivery | signals.Transient, outcome: Outcome, duration: float | None
+) -> None:
+    """Send the signal for ``outcome``; ``duration`` is in seconds, None where nothing was attempted."""
     _TOLD[outcome.result].send_robust(receiver, delivery=delivery, outcome=outcome, duration=duration)
 
 
@@ -84,4 +92,4 @@ def _errors(delivery: Delivery, outcome: Outcome) -> list[dict[str, Any]]:
         return delivery.errors
     kind = type(error)
     text = "".join(traceback.format_exception(error))
-    return delivery.with_error(f"{kind.__module__}.{kind.__qualname__}", str(error), text)
+    return delivery.with_error(f"{kind.__module__}.{kind.__qualname__}", message(error), text)

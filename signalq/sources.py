@@ -85,6 +85,18 @@ def _is_model(sender: Any) -> bool:
     return isinstance(sender, type) and issubclass(sender, Model)
 
 
+def models_of(options: Options) -> Iterator[type[Model]]:
+    """The models that are senders by ``options``, as far as they are defined; none for any sender."""
+    for sender in options.senders:
+        if options.subclasses:
+            yield from family(sender)
+        elif _is_model(sender):
+            yield sender
+        elif isinstance(sender, str):
+            app_label, _, name = sender.partition(".")
+            yield from filter(None, [apps.all_models.get(app_label, {}).get(name.lower())])
+
+
 def family(sender: Any) -> Iterator[type[Model]]:
     """``sender`` and what inherits from it, of the models defined so far, abstract ones aside."""
     for models in list(apps.all_models.values()):

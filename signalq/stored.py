@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.files import File
-from django.db import router, transaction
+from django.db import router
 from django.db.models import Field, Model
 
+from . import outbox
 from .event import Old
 
 ATTRIBUTE = "_signalq_base"
@@ -47,17 +48,18 @@ class Fate:
         self.committed = False
         hook = _Hook(self)
         self.hook = weakref.ref(hook)
-        transaction.on_commit(hook, using=using, robust=True)
+        outbox.after_commit(using, hook)
 
     def is_undone(self) -> bool:
         """Whether it was rolled back, or a savepoint in it."""
         return not self.committed and self.hook() is None
 
 
-class _Hook:
-    __qualname__ = "signalq's note that a change was committed"  # Django logs it
+class _Hook(outbox.Ours):
+    __slots__ = ("fate",)
 
     def __init__(self, fate: Fate) -> None:
+        super().__init__("signalq's note that a change was committed")
         self.fate = fate
 
     def __call__(self) -> None:

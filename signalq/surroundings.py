@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db.models import Model
 from django.utils import timezone, translation
 
-from .context import current_delivery, register_context
+from .context import Source, current_delivery, register, register_context
 from .event import Reference
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _capture_user() -> Any:
     actor = _actor.get()
     if actor is not None:
         return actor.reference
-    user = _request_user()
+    user = None if _request.get() is None else _request_user()
     # Authentication may bring users that are no rows.
     return user if isinstance(user, Model) and user.pk is not None else None
 
@@ -155,6 +155,10 @@ def _otel_trace() -> Trace | None:
     return carrier or None
 
 
+def _trace_id(trace: Any, context: Any) -> int:
+    return int(trace.get_current_span(context).get_span_context().trace_id)
+
+
 def _propagator() -> Any:
     return importlib.import_module("opentelemetry.trace.propagation.tracecontext").TraceContextTextMapPropagator()
 
@@ -175,8 +179,12 @@ def _otel_active(carrier: Trace) -> Iterator[None]:
     if "opentelemetry.trace" not in sys.modules:
         yield
         return
-    context = importlib.import_module("opentelemetry.context")
-    token = context.attach(_propagator().extract(carrier))
+    context, trace = map(importlib.import_module, ("opentelemetry.context", "opentelemetry.trace"))
+    brought = _propagator().extract(carrier)
+    if _trace_id(trace, None) == _trace_id(trace, brought):
+        yield  # a span of that trace is active, such as tracing.py's: it is the nearer parent
+        return
+    token = context.attach(brought)
     try:
         yield
     finally:
@@ -184,6 +192,6 @@ def _otel_active(carrier: Trace) -> Iterator[None]:
 
 
 register_context("user", _capture_user, _activate_user)
-register_context("language", _capture_language, translation.override)
-register_context("timezone", _capture_timezone, _activate_timezone)
-register_context("trace", current_trace, _activate_trace)
+register("language", Source(_capture_language, translation.override, steady=True))
+register("timezone", Source(_capture_timezone, _activate_timezone, steady=True))
+register("trace", Source(current_trace, _activate_trace, steady=True))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from signalq import codec, codec_types
+from signalq import codec, codec_decoders
 from signalq.event import Event, uuid7
 from signalq.exceptions import DecodeError, NewerVersion
 
@@ -45,8 +45,8 @@ damaged = st.recursive(
     json_values,
     lambda inner: (
         st.lists(inner, max_size=4)
-        | st.builds(lambda tag, v: {"$": tag, "v": v}, st.sampled_from([*codec_types.DECODERS, "?", 1, []]), inner)
-        | st.builds(lambda tag: {"$": tag}, st.sampled_from([*codec_types.DECODERS]))
+        | st.builds(lambda tag, v: {"$": tag, "v": v}, st.sampled_from([*codec_decoders.DECODERS, "?", 1, []]), inner)
+        | st.builds(lambda tag: {"$": tag}, st.sampled_from([*codec_decoders.DECODERS]))
     ),
     max_leaves=10,
 )
@@ -119,6 +119,20 @@ def test_a_newer_version_is_not_damage() -> None:
         ("str", "/w=="),
         ("timedelta", [10**400]),
         ("float", 10**400),
+        ("float", 1.5),
+        ("decimal", [0, [1], 0]),
+        ("uuid", 7),
+        ("bytes", "!!!!"),
+        ("bytes", "AAA"),
+        ("dict", {"ab": 1}),
+        ("dict", ["ab"]),
+        ("tuple", "ab"),
+        ("timedelta", "12"),
+        ("timedelta", [10**12, 0, 0]),
+        ("enum", ["re:RegexFlag", {"$": "int", "v": "f" * 300}]),
+        ("enum", ["re:RegexFlag", "1"]),
+        ("enum", [["re:RegexFlag"], 1]),
+        ("global", None),
         ("", None),
         ([], None),
     ],

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import sys
-import types
 import zoneinfo
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -20,11 +18,14 @@ from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 from django.utils.functional import SimpleLazyObject
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import get_current_span
 
 from signalq import (
     RegistrationError,
     acurrent_user,
     async_receiver,
+    context,
     current_delivery,
     current_trace,
     current_user,
@@ -32,8 +33,9 @@ from signalq import (
     unregister_context,
 )
 from signalq.codec import load_event
+from signalq.context import register
 from signalq.event import Reference
-from signalq.exceptions import ContextError
+from signalq.exceptions import CaptureError, ConditionError, ContextError
 from signalq.middleware import ContextMiddleware
 from tests.steps import outbox, states, work
 from tests.testapp.models import Author, Tag
@@ -41,6 +43,7 @@ from tests.testapp.models import Author, Tag
 pytestmark = pytest.mark.usefixtures("temporary_receivers")
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 tenant: ContextVar[str | None] = ContextVar("tenant", default=None)
+LANGUAGE = context._sources["language"]
 
 
 @pytest.fixture
@@ -217,31 +220,26 @@ def test_a_wrong_trace_header_is_ignored(alias: str, seen: list[Any], header: st
     assert carried(alias) == [{}]
 
 
-def test_opentelemetry_is_used_where_it_is(alias: str, seen: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    active: list[Any] = [PARENT]
-
-    class Propagator:
-        def inject(self, carrier: dict[str, str]) -> None:
-            if active[-1]:
-                carrier["traceparent"] = active[-1]
-
-        def extract(self, carrier: dict[str, str]) -> str:
-            return carrier["traceparent"]
-
-    def fake(name: str, **attributes: Any) -> None:
-        module = types.ModuleType(name)
-        vars(module).update(attributes)
-        monkeypatch.setitem(sys.modules, name, module)
-
-    fake("opentelemetry.trace")
-    fake("opentelemetry.trace.propagation.tracecontext", TraceContextTextMapPropagator=Propagator)
-    fake("opentelemetry.context", attach=active.append, detach=lambda token: active.pop())
-    save(alias)
-    active.append(None)
+def test_opentelemetry_is_used_where_it_is(alias: str, seen: list[Any]) -> None:
+    tracer = TracerProvider().get_tracer("web")
+    with tracer.start_as_current_span("GET /") as span:
+        save(alias)
+    context = span.get_span_context()
     work(alias)
-    work(alias)
-    assert [look["trace"] for look in seen] == [{"traceparent": PARENT}] * 2
-    assert active == [PARENT, None]
+    (look,) = seen
+    parent = f"00-{context.trace_id:032x}-{context.span_id:016x}-"
+    assert look["trace"]["traceparent"].startswith(parent)
+    assert not get_current_span().get_span_context().is_valid
+
+
+def test_the_span_that_is_active_is_the_nearer_parent(alias: str, seen: list[Any]) -> None:
+    """Whoever traces the worker has made it of what travels with the event."""
+    tracer = TracerProvider().get_tracer("both")
+    with tracer.start_as_current_span("GET /"):
+        save(alias)
+        with tracer.start_as_current_span("process") as span:
+            work(alias)
+    assert f"{span.get_span_context().span_id:016x}" in seen[0]["trace"]["traceparent"]
 
 
 def test_a_source_that_raises_is_named(alias: str, seen: list[Any]) -> None:
@@ -259,7 +257,29 @@ def test_a_source_that_raises_is_named(alias: str, seen: list[Any]) -> None:
     finally:
         unregister_context("broken")
     error = outbox(alias).get().errors[-1]
-    assert "'broken' cannot be made active with 5: ZeroDivisionError" in error["message"]
+    assert "'broken' cannot be made active with its int: <function" in error["message"]
+    assert error["message"].endswith("raised ZeroDivisionError.")
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("where", ["capture", "when", "key"])
+def test_an_error_that_cannot_be_told_is_named_all_the_same(alias: str, where: str) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise Unspeakable
+
+    options = {"when": {"when": broken}, "key": {"key": broken, "ordered": True}}.get(where, {})
+    async_receiver(post_save, sender=Author, name="unspeakable", **options)(lambda **kwargs: None)  # type: ignore[arg-type]
+    if where == "capture":
+        register_context("broken", broken, as_tenant)
+    try:
+        with pytest.raises((ContextError, ConditionError, CaptureError), match=r"raised .*Unspeakable"):
+            save(alias)
+    finally:
+        unregister_context("broken")
 
 
 def test_registration_is_checked() -> None:
@@ -274,6 +294,51 @@ def test_registration_is_checked() -> None:
             register_context("", tenant.get, as_tenant)
     finally:
         unregister_context("mine")
+
+
+def refuse() -> Any:
+    raise AssertionError("a value of somebody's context variable was looked at")
+
+
+def test_what_changes_within_a_transaction_is_seen_at_once(alias: str, with_tenant: None, settings: Any) -> None:
+    """What did not change is not asked for again."""
+    async_receiver(post_save, sender=Author, name="any")(lambda **kwargs: None)
+    lazy: ContextVar[Any] = ContextVar("lazy")
+    with transaction.atomic(alias):
+        save(alias)
+        translation.activate("de")
+        save(alias)
+        save(alias)
+        with timezone.override("Asia/Tokyo"), as_tenant("acme"):
+            save(alias)
+        for _ in range(2):
+            token = lazy.set(SimpleLazyObject(refuse))
+            save(alias)
+            lazy.reset(token)
+        request(alias, traceparent=PARENT)
+        settings.LANGUAGE_CODE = "de"  # which deactivates what was active
+        save(alias)
+        unregister_context("language")
+        try:
+            translation.activate("fr")
+            save(alias)
+        finally:
+            register("language", LANGUAGE)
+        save(alias)
+        translation.deactivate()
+    german = {"language": "de"}
+    assert carried(alias) == [
+        {},
+        german,
+        german,
+        {**german, "timezone": "Asia/Tokyo", "tenant": "acme"},
+        german,
+        german,
+        {**german, "trace": {"traceparent": PARENT}},
+        {},
+        {},
+        {"language": "fr"},
+    ]
 
 
 def test_no_query_more(alias: str, seen: list[Any], with_tenant: None) -> None:

@@ -41,7 +41,15 @@ def test_an_unknown_option_like_no_other_names_them_all() -> None:
     [
         ({"name": "x", "dispatch_uid": "y"}, RegistrationError, "dispatch_uid='y' contradicts name='x'"),
         ({"durable": False, "atomic": True}, RegistrationError, r"durable=False contradicts atomic="),
+        (
+            {"durable": False, "ordered": True},
+            RegistrationError,
+            "durable=False contradicts ordered=True and coalesce=",
+        ),
+        ({"durable": False, "coalesce": 0}, RegistrationError, "durable=False contradicts ordered=True and coalesce="),
         ({"time_limit": 5, "soft_time_limit": 5}, RegistrationError, "soft_time_limit=5 contradicts time_limit=5"),
+        ({"expires": 60, "countdown": 60}, RegistrationError, "expires=60 contradicts countdown=60: it would always"),
+        ({"expires": timedelta(0)}, RegistrationError, "expires=0 contradicts countdown=0"),
         ({"name": ""}, TypeError, "name='' must be a text, and not an empty one"),
         ({"name": 5}, TypeError, "name=5 must be a text"),
         ({"name": "x" * 256}, RegistrationError, "1 to 255 printable characters"),

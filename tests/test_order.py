@@ -270,6 +270,7 @@ def test_what_expires_is_discarded(alias: str) -> None:
         (poked, {"coalesce": 0}, "coalesce needs key="),
         (post_save, {"key": "name"}, "coalesce= or ordered="),
         (post_save, {"coalesce": 5, "countdown": 5}, "contradicts countdown"),
+        (post_save, {"coalesce": 60, "expires": 60}, "expires=60 contradicts coalesce=60"),
     ],
 )
 def test_what_makes_no_sense_is_refused(signal: Signal, options: Any, message: str) -> None:
@@ -287,17 +288,3 @@ def test_a_key_that_raises_names_its_receiver(alias: str) -> None:
     async_receiver(post_save, sender=Author, name="keyed", ordered=True, key="nmae")(lambda **kwargs: None)
     with pytest.raises(ValueError, match="key= of keyed raised AttributeError"):
         save(alias)
-
-
-def test_an_endless_cascade_of_batches_stops(alias: str, settings: Any) -> None:
-    settings.SIGNALQ = {**settings.SIGNALQ, "MAX_DEPTH": 2}
-
-    @async_batch_receiver(post_save, sender=Author, name="loops")
-    def loops(events: list[Event]) -> None:
-        for event in events:
-            event.arguments["instance"].save()
-
-    save(alias)
-    for _ in range(5):
-        work(alias)
-    assert [row[1] for row in states(alias)] == ["done", "done", "dead"]

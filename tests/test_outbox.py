@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unittest
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,9 +11,12 @@ from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models.signals import post_save
 from django.dispatch import Signal
 from django.test import TestCase
+from django.utils import timezone
 
-from signalq import async_receiver, publish, wire
+from signalq import async_receiver, codec, publish, wire
+from signalq.event import uuid7
 from signalq.exceptions import OutboxMissing
+from signalq.outbox import Item
 from signalq.queryset import DeliveryQuerySet
 from tests.steps import outbox, states, work
 from tests.testapp.models import Author, Effect
@@ -66,6 +70,7 @@ class Inserts:
         return execute(sql, *rest)
 
 
+@pytest.mark.fault(2)
 def test_a_rolled_back_transaction_leaves_nothing(alias: str, sent: list[wire.Item]) -> None:
     with pytest.raises(ZeroDivisionError), transaction.atomic(alias):
         save(alias)
@@ -76,6 +81,7 @@ def test_a_rolled_back_transaction_leaves_nothing(alias: str, sent: list[wire.It
     assert names(alias) == ["next"]
 
 
+@pytest.mark.fault(2)
 def test_a_rolled_back_savepoint_leaves_nothing_of_itself(alias: str) -> None:
     with transaction.atomic(alias):
         save(alias, "before")
@@ -88,6 +94,7 @@ def test_a_rolled_back_savepoint_leaves_nothing_of_itself(alias: str) -> None:
     assert names(alias) == ["after", "before"]
 
 
+@pytest.mark.fault(30)
 def test_a_savepoint_made_by_hand(alias: str) -> None:
     with transaction.atomic(alias):
         save(alias, "before")
@@ -123,10 +130,67 @@ def test_a_thousand_rows_an_insert(alias: str) -> None:
     assert len(states(alias)) == 2_500
 
 
+AWKWARD = 'q\'uote "%s" \\u0041 \\ ünï 😀'
+
+
+@pytest.mark.parametrize("number", [1, 50])
+def test_few_rows_and_many_are_recorded_alike(alias: str, number: int) -> None:
+    """There may be a statement for each."""
+
+    @async_receiver(happened, name="late", using=alias, countdown=3600, ordered=True, key=lambda text, **kwargs: text)
+    def late(text: str, **kwargs: Any) -> None:
+        pass
+
+    with transaction.atomic(alias):
+        for count in range(number):
+            happened.send("a sender", text=AWKWARD, count=count, nul="\0\ud800")
+    rows = list(outbox(alias, receiver="late"))
+    assert [codec.load_event(row.payload).arguments for row in rows] == [
+        {"text": AWKWARD, "count": count, "nul": "\0\ud800"} for count in range(number)
+    ]
+    for row in rows:
+        assert row.event_id == codec.load_event(row.payload).id
+        assert (row.signal, row.sender, row.object_pk, row.key) == (f"{__name__}.happened", "a sender", "", AWKWARD)
+        assert (row.state, row.errors, row.finished_at, row.attempt, row.repeats) == ("waiting", [], None, 0, 0)
+        assert row.due_at is not None
+        assert abs(row.due_at - row.created_at - timedelta(hours=1)) < timedelta(milliseconds=2)
+        assert abs(timezone.now() - row.created_at) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("odd", ["line\nbreak", "", "back\\slash\t{}", "\u2028"])
+@pytest.mark.parametrize("every", [1, 3])
+def test_no_value_of_many_rows_gets_into_another(alias: str, odd: str, every: int) -> None:
+    """They may go to the database column by column."""
+    items = [
+        Item(
+            "noted", True, False, 0.0, None, str(uuid7()), "a.signal", "s", odd if n % every == 0 else str(n), "k", "{}"
+        )
+        for n in range(12)
+    ]
+    outbox(alias).record(items)
+    rows = {str(row.event_id): row for row in outbox(alias)}
+    assert len(rows) == 12
+    for item in items:
+        row = rows[item.id]
+        assert (row.signal, row.sender, row.object_pk, row.key) == (item.signal, item.sender, item.object_pk, item.key)
+        assert (row.payload, row.state, row.receiver) == ("{}", "queued", "noted")
+
+
+def test_large_events_share_a_transaction_and_not_a_statement(alias: str) -> None:
+    async_receiver(happened, name="large", using=alias)(lambda **kwargs: None)
+    inserts = Inserts(alias)
+    with inserts.wrapper, transaction.atomic(alias):
+        for _ in range(20):
+            happened.send("a sender", text="x" * 1_000_000)
+    assert inserts.count == 5
+    assert len(states(alias)) == 20
+
+
 class Interrupt(BaseException):
     """Neither an Exception nor anything that Django knows."""
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("error", [TypeError, KeyboardInterrupt, SystemExit, DatabaseError, Interrupt])
 def test_whatever_the_insert_raises_nothing_is_committed(
     alias: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch, sent: list[wire.Item]
@@ -150,6 +214,7 @@ def test_whatever_the_insert_raises_nothing_is_committed(
     assert names(alias) == ["next"]
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DatabaseError])
 def test_a_lost_connection_while_the_outbox_is_written(
     alias: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
@@ -167,6 +232,7 @@ def test_a_lost_connection_while_the_outbox_is_written(
     assert names(alias) == ["next"]
 
 
+@pytest.mark.fault(25)
 def test_somebody_else_s_raising_hook_does_not_stop_the_publisher(alias: str, sent: list[wire.Item]) -> None:
     def raises() -> None:
         raise ZeroDivisionError
@@ -217,6 +283,7 @@ def by_hand(alias: str) -> Iterator[None]:
     transaction.set_autocommit(True, using=alias)
 
 
+@pytest.mark.fault(30)
 @pytest.mark.usefixtures("by_hand")
 @pytest.mark.parametrize("inner", [True, False])
 def test_transactions_ended_by_hand(alias: str, inner: bool, sent: list[wire.Item]) -> None:
@@ -242,6 +309,24 @@ def test_transactions_ended_by_hand(alias: str, inner: bool, sent: list[wire.Ite
     transaction.commit(using=alias)
 
 
+@pytest.mark.fault(30)
+@pytest.mark.usefixtures("by_hand")
+def test_a_transaction_by_hand_that_ends_with_autocommit(alias: str, sent: list[wire.Item]) -> None:
+    save(alias, "kept")
+    if connections[alias].vendor == "postgresql":
+        with pytest.raises(DatabaseError):  # it says so itself, and nothing has ended
+            transaction.set_autocommit(True, using=alias)
+        assert sent == []
+        transaction.commit(using=alias)
+    transaction.set_autocommit(True, using=alias)
+    assert [item.id for item in sent if isinstance(item, wire.Wake)] == [outbox(alias).get().pk]
+    with transaction.atomic(alias):
+        save(alias, "next")
+    assert len(sent) == 2
+    assert names(alias) == ["kept", "next"]
+
+
+@pytest.mark.fault(30)
 @pytest.mark.usefixtures("by_hand")
 def test_an_inner_atomic_that_rolls_back_in_a_transaction_by_hand(alias: str) -> None:
     save(alias, "before")
@@ -329,6 +414,7 @@ def test_in_a_test_case_the_commit_hooks_record(every_alias: list[str]) -> None:
     assert result.wasSuccessful(), result.errors + result.failures
 
 
+@pytest.mark.fault(32)
 def test_odd_text_is_carried_losslessly(alias: str) -> None:
     odd = {
         "text": "nul \x00 lone \ud800 pair \ud800\udc00 \U0001f600 \\u0000",

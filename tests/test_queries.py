@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.signals import request_started
 from django.db import connections, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 from django.test.utils import CaptureQueriesContext
@@ -67,6 +68,14 @@ def test_a_transient_receiver_adds_nothing(alias: str) -> None:
     before = queries(alias)
     async_receiver(post_save, sender=Author, name="counted", durable=False)(lambda **kwargs: None)
     assert queries(alias) == before
+
+
+@pytest.mark.parametrize("alias", ["default"], indirect=True)
+def test_a_transient_event_outside_a_transaction_opens_no_connection(alias: str) -> None:
+    async_receiver(request_started, name="counted", durable=False)(lambda **kwargs: None)
+    connections[alias].close()
+    request_started.send(sender=object, environ={})
+    assert connections[alias].connection is None
 
 
 def test_a_batch_receiver_and_ten_others_share_the_insert(alias: str) -> None:

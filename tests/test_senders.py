@@ -15,7 +15,8 @@ from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.dispatch import Signal
 from django.test import override_settings
 
-from signalq import RegistrationError, async_receiver, checks, naming
+from signalq import RegistrationError, async_receiver, naming
+from signalq.checks import project
 from tests.steps import outbox
 from tests.testapp.models import Author, Book, BookProxy, Ebook, Letter, Stamped, Tag
 
@@ -61,7 +62,7 @@ def test_an_abstract_base(alias: str, sender: Any) -> None:
     async_receiver(post_save, sender=sender, subclasses=True, name="x")(handler)
     save_all(alias)
     assert senders(alias) == ["testapp.letter"]
-    assert checks.check_senders() == []
+    assert project.check_senders() == []
 
 
 def test_deleting_a_child_is_deleting_its_parent_too(alias: str) -> None:
@@ -138,7 +139,7 @@ def test_a_model_that_is_swapped_out_says_what_to_write() -> None:
     with pytest.raises(RegistrationError, match=r"swapped out for testapp\.Author.*settings\.AUTH_USER_MODEL"):
         async_receiver(post_save, sender=User)
     async_receiver(post_save, sender="auth.User", name="x")(handler)
-    (error,) = checks.check_senders()
+    (error,) = project.check_senders()
     assert error.hint == "It is swapped out: write sender=settings.AUTH_USER_MODEL."
 
 
@@ -155,7 +156,7 @@ def test_a_model_that_is_swapped_out_says_what_to_write() -> None:
 )
 def test_a_sender_that_never_appears(sender: Any, hint: str) -> None:
     async_receiver(post_save, sender=sender, name="never_runs")(handler)
-    (error,) = checks.check_senders()
+    (error,) = project.check_senders()
     assert error.id == "signalq.E002"
     assert "never_runs will never run for sender='" in error.msg
     assert error.level == 40
@@ -165,13 +166,13 @@ def test_a_sender_that_never_appears(sender: Any, hint: str) -> None:
 def test_senders_that_are_there_or_need_not_be() -> None:
     async_receiver(post_save, sender=["testapp.book", Author, settings.AUTH_USER_MODEL], name="x")(handler)
     async_receiver(paid, sender="any.text", name="y")(handler)
-    assert checks.check_senders() == []
+    assert project.check_senders() == []
 
 
 def test_a_database_that_is_none() -> None:
     async_receiver(post_save, using="default", name="x")(handler)
     async_receiver(post_save, using="defualt", name="y")(handler)
-    (warning,) = checks.check_aliases()
+    (warning,) = project.check_aliases()
     assert (warning.id, warning.level) == ("signalq.W001", 30)
     assert "y has using='defualt', which is not in DATABASES" in warning.msg
     assert "default" in str(warning.hint)

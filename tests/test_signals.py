@@ -27,6 +27,7 @@ from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
 from signalq import AsyncReceiver, RegistrationError, RequestSnapshot, async_receiver, codec, execute, publish
+from signalq.context import CurrentDelivery
 from signalq.event import Counterpart
 from signalq.exceptions import DecodeError
 from signalq.load import Loader
@@ -403,7 +404,7 @@ def test_a_counterpart_that_is_missing(name: str) -> None:
 
 def run_transient(receiver: AsyncReceiver[..., Any], messages: list[Any]) -> None:
     for message in messages:
-        execute.call(receiver, codec.load_event(message.payload), 1, Loader())
+        execute.call(receiver, CurrentDelivery(codec.load_event(message.payload), receiver.name, 1), Loader())
 
 
 @pytest.mark.parametrize("name", ["pre_migrate", "post_migrate"])

@@ -12,36 +12,20 @@ from django.core.signing import Signer
 from django.db.models.signals import post_save
 from django.test import Client
 
-from signalq import Discard, Retry, async_receiver, codec, publish, wire
+from signalq import Discard, Retry, async_receiver, codec, wire
 from signalq.signals import counts
 from tests.steps import outbox, states
 from tests.testapp.models import Author, Effect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 pytestmark = pytest.mark.usefixtures("temporary_receivers")
 
 
-@pytest.fixture
-def app() -> Iterator[celery.Celery]:
-    app = celery.Celery("tests", broker="memory://", backend="cache+memory://", set_as_current=True)
-    app.set_default()
-    yield app
-    app.close()
-
-
-@pytest.fixture
-def sent(settings: Any, monkeypatch: pytest.MonkeyPatch) -> list[wire.Item]:
-    items: list[wire.Item] = []
-    settings.SIGNALQ = {**settings.SIGNALQ, "PUBLISH": True}
-    monkeypatch.setattr(publish, "send", items.extend)
-    return items
-
-
 def signed(item: wire.Item) -> str:
     assert isinstance(item, wire.Message)
-    return wire.signer().sign(f"{item.receiver}\n{item.payload}")
+    return wire.seal(item)
 
 
 def effects() -> list[str]:

@@ -37,6 +37,7 @@ class Migration(migrations.Migration):
                 ("attempt", models.PositiveIntegerField(default=0, verbose_name="attempt")),
                 ("attempts_before", models.PositiveIntegerField(default=0, verbose_name="attempts before its replay")),
                 ("lost_leases", models.PositiveSmallIntegerField(default=0, verbose_name="lost leases")),
+                ("repeats", models.PositiveIntegerField(default=0, verbose_name="repeats")),
                 ("due_at", models.DateTimeField(null=True, verbose_name="due at")),
                 ("payload", models.TextField(verbose_name="payload")),
                 ("errors", models.JSONField(default=list, verbose_name="errors")),
@@ -46,10 +47,15 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "delivery",
                 "verbose_name_plural": "deliveries",
+                "permissions": (
+                    ("replay_delivery", "Can replay deliveries"),
+                    ("discard_delivery", "Can discard deliveries"),
+                    ("view_payload", "Can see what an event holds"),
+                ),
                 "indexes": [
-                    models.Index(fields=["due_at"], name="signalq_due"),
-                    models.Index(fields=["finished_at"], name="signalq_finished"),
-                    models.Index(fields=["key", "due_at"], name="signalq_key"),
+                    models.Index(fields=["receiver", "state", "due_at"], name="signalq_due"),
+                    models.Index(fields=["state", "finished_at"], name="signalq_finished"),
+                    models.Index(fields=["key", "finished_at", "id"], name="signalq_key"),
                 ],
             },
         ),
