@@ -1,0 +1,1 @@
+"""What the admin shows: deliveries and the flow page. Only admin.py imports it."""
