@@ -4,6 +4,7 @@ import os
 
 from celery import Celery
 
+from worker import alive
 from worker.settings import DEFAULTS
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
@@ -16,5 +17,7 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 
 # For tasks.py modules. Receivers need no discovery: each app's ready() imports them.
 app.autodiscover_tasks()
+
+alive.connect()
 
 __all__ = ["app"]
