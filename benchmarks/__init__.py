@@ -1,0 +1,1 @@
+"""signalq, hand-written Celery and peers, measured side by side: `make bench`."""

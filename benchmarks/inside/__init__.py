@@ -1,0 +1,1 @@
+"""What runs in the measured process: `python -m benchmarks.inside`, one JSON object a line in and one out."""

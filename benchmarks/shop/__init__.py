@@ -1,0 +1,1 @@
+"""The models that every variant works on, and the work of the handlers."""

@@ -1,0 +1,5 @@
+"""What `dramatiq` imports in its workers."""
+
+import django
+
+django.setup()
