@@ -1,14 +1,18 @@
-# One image for the web server, the workers, the relay and the migrations of the demo project.
+# One image for the web server, the workers, the relay, the migrations and Flower of the demo project.
 FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv /venv
-COPY pyproject.toml README.md LICENSE ./
-COPY signalq signalq
 # Wheels only: the image has no compiler, and none is needed.
-RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary=:all: '.[demo]'
+ENV PIP_ONLY_BINARY=:all: PIP_DISABLE_PIP_VERSION_CHECK=1
+# What signalq depends on has a layer of its own, so that a change of the code does not install it again.
+COPY pyproject.toml README.md LICENSE pytest_signalq.py ./
+COPY signalq/__init__.py signalq/
+RUN --mount=type=cache,target=/root/.cache/pip /venv/bin/pip install '.[stack]'
+COPY signalq signalq
+RUN --mount=type=cache,target=/root/.cache/pip /venv/bin/pip install --no-deps --force-reinstall .
 
 FROM python:3.13-slim
-# DEMO_DIR is the one place that the project writes to.
+# DEMO_DIR is the one place that the project would write to.
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DEMO_DIR=/data
 RUN useradd --system --uid 10001 --user-group app && install -d -o app -g app /data
 COPY --from=build /venv /venv

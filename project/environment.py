@@ -45,6 +45,19 @@ def _running() -> dict[str, str]:
     return running
 
 
+def flag(name: str) -> bool:
+    """Whether the variable says yes."""
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")
+
+
+def number(name: str) -> int:
+    """The variable as a whole number, 0 if it is not set."""
+    try:
+        return int(os.environ.get(name) or 0)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}: {os.environ[name]!r} is no whole number.") from error
+
+
 def database(url: str) -> dict[str, Any]:
     """Django's settings for the database at DATABASE_URL."""
     try:

@@ -17,7 +17,7 @@ DEMO_DIR.mkdir(parents=True, exist_ok=True)
 SECRET_KEY = os.environ.get("SECRET_KEY") or "for-the-demo-on-this-machine-only-0123456789-abcdefghijklmnopqrstuvwxyz"
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost 127.0.0.1 [::1]").replace(",", " ").split()
 CSRF_TRUSTED_ORIGINS = os.environ.get("CSRF_TRUSTED_ORIGINS", "").replace(",", " ").split()
-DEBUG = os.environ.get("DEBUG", "").lower() in ("1", "true", "yes")
+DEBUG = environment.flag("DEBUG")
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -93,6 +93,9 @@ CELERY_BROKER_URL = environment.broker(environment.read("BROKER_URL", environmen
 CELERY_BROKER_TRANSPORT_OPTIONS = transport_options(CELERY_BROKER_URL)
 # For the receivers that ask for it with ignore_result=False; here that is project.activity.
 CELERY_RESULT_BACKEND = "django-db"
+
+# For Prometheus: the web server shows them at /metrics, and a worker on a port of its own.
+SIGNALQ = {"METRICS": environment.flag("METRICS"), "METRICS_PORT": environment.number("METRICS_PORT")}
 
 LOGGING = {
     "version": 1,

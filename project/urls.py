@@ -1,5 +1,6 @@
 """Each app brings its own addresses; `/` is the page."""
 
+from django.conf import settings
 from django.contrib.staticfiles.views import serve
 from django.urls import include, path
 
@@ -12,3 +13,8 @@ urlpatterns = [
     # `insecure` is Django's word for doing so without DEBUG.
     path("static/<path:path>", serve, {"insecure": True}),
 ]
+
+if settings.SIGNALQ["METRICS"]:
+    from signalq import metrics
+
+    urlpatterns.append(path("metrics", metrics.view))

@@ -11,10 +11,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TextIO
 
 from project import environment
-from project.demo.processes import Interrupted, Interrupts, ServiceError
+from project.demo.processes import Interrupted, Interrupts, ServiceError, say
 from project.demo.stack import Stack
 
 
@@ -46,10 +45,6 @@ def main() -> int:
     return code
 
 
-def say(text: str, where: TextIO | None = None) -> None:
-    print(text, file=where, flush=True)  # a command line speaks like this
-
-
 def _own_directory() -> Path:
     """The directory of the settings, or another if a demo runs there: two would share database and mails."""
     directory = environment.directory()
@@ -74,31 +69,9 @@ def _serve(stack: Stack) -> int:
 
 
 def _play(stack: Stack) -> int:
-    # These import models, which exist only now.
-    from project.demo import report
-    from project.demo.checks import Checks
-    from project.demo.scenario import Scenario
+    from project.demo.play import play  # it imports models, which exist only now
 
-    began = time.monotonic()
-
-    def tell(text: str) -> None:
-        say(f"{time.monotonic() - began:5.1f} s  {text}")
-
-    scenario = Scenario(stack, tell)
-    problem = ""
-    try:
-        scenario.play()
-    except TimeoutError as error:
-        problem = str(error)
-    tell("checking")
-    mails = stack.directory / "mail"
-    found = Checks(scenario, mails).all()
-    say(f"\n{report.table(scenario)}\n\n{report.mails(mails)}\n\nExpectations:\n{report.expectations(found)}\n")
-    if problem:
-        say(f"The scenario was not played to its end: {problem}", sys.stderr)
-    failed = sum(not each.holds for each in found) + bool(problem)
-    say(f"{len(found)} expectations, {failed} failed, {time.monotonic() - began:.0f} s")
-    return 1 if failed else 0
+    return play(stack)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+
+def say(text: str, where: TextIO | None = None) -> None:
+    print(text, file=where, flush=True)  # a command line speaks like this
+
+
+class Watched(Protocol):
+    """Something that should run."""
+
+    def check(self) -> None:
+        """Raise ServiceError if it has ended without being asked to."""
 
 
 class ServiceError(RuntimeError):
@@ -83,7 +94,6 @@ class Service:
         )
 
     def check(self) -> None:
-        """Raise if it has ended without being asked to."""
         if self.process is not None and self.process.poll() is not None:
             raise ServiceError(f"{self.name} ended with exit code {self.process.returncode}:\n{self.last_lines()}")
 
@@ -117,7 +127,7 @@ class Service:
             self._watchdog.communicate()
 
 
-def until(condition: Callable[[], Any], what: str, services: Sequence[Service] = (), timeout: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], what: str, services: Sequence[Watched] = (), timeout: float = 60.0) -> Any:
     """Wait until `condition()` is true and return what it returned; TimeoutError says what did not happen."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):

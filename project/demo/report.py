@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from django_celery_results.models import TaskResult
 
-from project import mail
 from project.activity.receivers import count_request
 from project.page.feed import in_words
 from signalq.models import Delivery
@@ -15,10 +14,10 @@ from signalq.models import Delivery
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import timedelta
-    from pathlib import Path
 
     from project.demo.checks import Expectation
     from project.demo.scenario import Scenario
+    from project.mail import Mail
 
 HEADINGS = ("receiver", "deliveries", "done", "retried", "dead", "p50", "p99")
 
@@ -72,15 +71,13 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def mails(directory: Path, number: int = 3) -> str:
-    if not directory.is_dir():
+def mails(received: Sequence[Mail] | None, number: int = 3) -> str:
+    if received is None:
         return "The mails went to the server that EMAIL_URL names."
-    files = mail.received(directory)
-    shown = [mail.read(path) for path in files[:number]]
-    lines = [f"  {each.subject:<28} to {each.to}" for each in shown]
-    if len(files) > number:
-        lines.append(f"  and {len(files) - number} more")
-    return "\n".join([f"{len(files)} mails received:", *lines])
+    lines = [f"  {each.subject:<28} to {each.to}" for each in received[:number]]
+    if len(received) > number:
+        lines.append(f"  and {len(received) - number} more")
+    return "\n".join([f"{len(received)} mails received:", *lines])
 
 
 def expectations(found: Iterable[Expectation]) -> str:

@@ -6,10 +6,10 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import StringIO
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Max
 from django_celery_results.models import TaskResult
 
@@ -22,11 +22,12 @@ from project.shop.receivers import notify_owner
 from signalq.models import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from django.db.models import Model, QuerySet
 
-    from project.demo.stack import Stack
+    from project.demo.processes import Watched
+    from project.mail import Mail
 
 T = TypeVar("T")
 
@@ -47,6 +48,26 @@ ORDERS_BEFORE_THE_KILL = 25
 UNFINISHED = (State.WAITING, State.QUEUED, State.RUNNING)
 
 
+class Stage(Protocol):
+    """Where the scenario is played: the processes of stack.py, or whatever else serves the demo at an address.
+
+    The scenario talks HTTP to it. It reads the same database to know what has happened, as its checks do.
+    """
+
+    url: str
+
+    @property
+    def services(self) -> Sequence[Watched]: ...
+    def kill_worker(self) -> None:
+        """SIGKILL, to the worker and all its children."""
+
+    def restart_worker(self) -> None:
+        """See to it that there is one again."""
+
+    def mails(self) -> list[Mail] | None:
+        """What has been sent, the newest first; None if nobody keeps it."""
+
+
 @dataclass
 class Person:
     name: str
@@ -61,11 +82,11 @@ class Person:
 class Scenario:
     """Run it with `play()`; what it did is then in its attributes, for checks.py to compare with what came of it."""
 
-    def __init__(self, stack: Stack, say: Callable[[str], None]) -> None:
-        self.stack, self.say = stack, say
+    def __init__(self, stage: Stage, say: Callable[[str], None]) -> None:
+        self.stage, self.say = stage, say
         run = secrets.token_hex(2)  # The database may have seen other runs.
-        self.people = [Person(f"{name}-{run}", Browser(stack.url)) for name in NAMES]
-        self.operator = Browser(stack.url)
+        self.people = [Person(f"{name}-{run}", Browser(stage.url)) for name in NAMES]
+        self.operator = Browser(stage.url)
         self.first_delivery = _newest(Delivery)
         self.first_result = _newest(TaskResult)
         self.first_entry = _newest(Entry)
@@ -111,7 +132,7 @@ class Scenario:
             self._wait(lambda: orders.count() >= ORDERS_BEFORE_THE_KILL, "the first orders are placed")
             self.kill_the_worker()
             self.say("there is no worker, but the shop goes on; a new one is started")
-            self.stack.restart_worker()
+            self.stage.restart_worker()
             rush.result()
         finally:
             background.shutdown(wait=False)
@@ -126,10 +147,12 @@ class Scenario:
         running = self.deliveries().filter(state=State.RUNNING).order_by("pk")
         while not self.interrupted:
             self._wait(running.exists, "a handler is running")
-            self.stack.worker.kill()
-            self.interrupted = list(running.values_list("pk", flat=True))
+            self.stage.kill_worker()
+            # Locked: what it had already told the database to commit is waited for, and is no longer running then.
+            with transaction.atomic():
+                self.interrupted = list(running.select_for_update().values_list("pk", flat=True))
             if not self.interrupted:  # It had just finished when the signal came.
-                self.stack.restart_worker()
+                self.stage.restart_worker()
 
     def fail_for_good(self) -> None:
         self.say("the payment gateway goes down, three check out")
@@ -208,7 +231,7 @@ class Scenario:
         return not self.deliveries().filter(state__in=UNFINISHED).exists()
 
     def _wait(self, condition: Callable[[], object], what: str) -> None:
-        until(condition, what, self.stack.services)
+        until(condition, what, self.stage.services)
 
 
 def _newest(model: type[Model]) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from project.demo.processes import Interrupts, Service, ServiceError, until
 from project.embedded import EmbeddedRedis
 from project.environment import RUNNING
-from project.mail import MailServer
+from project.mail import Mail, MailServer, read, received
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,9 +63,16 @@ class Stack:
                 service.start()
         until(self._answers, "the page answers", self.services)
 
+    def kill_worker(self) -> None:
+        self.worker.kill()
+
     def restart_worker(self) -> None:
         with self.interrupts:
             self.worker.start()
+
+    def mails(self) -> list[Mail] | None:
+        directory = self.directory / "mail"
+        return [read(path) for path in received(directory)] if directory.is_dir() else None
 
     def stop(self) -> None:
         with self.interrupts:
