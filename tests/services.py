@@ -43,6 +43,7 @@ MARIADB = "SIGNALQ_TEST_MARIADB"
 REDIS = "SIGNALQ_TEST_REDIS"
 RABBITMQ = "SIGNALQ_TEST_RABBITMQ"
 SLOT = "SIGNALQ_TEST_SLOT"
+SLOT_WORKER = "SIGNALQ_TEST_SLOT_WORKER"
 
 OWN = "own"
 NONE = "none"
@@ -55,9 +56,10 @@ def slot() -> int:
     """The lowest number that no other running session has; it is part of the name of everything we create.
 
     It is held by a lock on a file, which the kernel lets go however the session ends. Child processes inherit the
-    number through the environment, and with it the same databases.
+    number through the environment, and with it the same databases; pytest-xdist's workers have one each.
     """
-    if SLOT in os.environ:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if SLOT in os.environ and os.environ.get(SLOT_WORKER, "") == worker:
         return int(os.environ[SLOT])
     for number in range(100):
         # A bare descriptor: it stays open, and with it the lock, until the process ends.
@@ -67,7 +69,7 @@ def slot() -> int:
         except BlockingIOError:
             os.close(lock)
             continue
-        os.environ[SLOT] = str(number)
+        os.environ[SLOT], os.environ[SLOT_WORKER] = str(number), worker
         return number
     raise RuntimeError(f"100 test sessions run at once? Remove {scratch()}")
 
@@ -240,8 +242,8 @@ class RabbitMQ:
         """Make the virtual host, anew if a session before left one."""
         if not self.given:
             self.drop()
-            _rabbitmqctl("add_vhost", self.vhost)
-            _rabbitmqctl("set_permissions", "-p", self.vhost, "guest", ".*", ".*", ".*")
+            rabbitmqctl("add_vhost", self.vhost)
+            rabbitmqctl("set_permissions", "-p", self.vhost, "guest", ".*", ".*", ".*")
 
     def empty(self) -> None:
         """Without a queue, for a test to begin with."""
@@ -249,11 +251,10 @@ class RabbitMQ:
             for queue in self._queues():
                 channel.queue_delete(queue)
 
-    def purge(self) -> None:
-        """Every message that waits is gone, the queues stay: what a restart without durable messages leaves."""
+    def purge(self) -> int:
+        """Every message that waits is gone, as after a restart of a broker that keeps none; how many."""
         with self._channel() as channel:
-            for queue in self._queues():
-                channel.queue_purge(queue)
+            return sum(channel.queue_purge(queue) for queue in self._queues())
 
     @contextlib.contextmanager
     def _channel(self) -> Iterator[Any]:
@@ -269,17 +270,17 @@ class RabbitMQ:
         """A RabbitMQ that was given is not asked: it may lack the tool, and hold what is not ours."""
         if self.given:
             return ["celery"]
-        listed = _rabbitmqctl("list_queues", "-q", "-p", self.vhost, "name", "exclusive", "--no-table-headers")
+        listed = rabbitmqctl("list_queues", "-q", "-p", self.vhost, "name", "exclusive", "--no-table-headers")
         rows = [line.split("\t") for line in listed.splitlines()]
-        # An exclusive queue ends with its connection, and nobody else may touch it.
-        return [name for name, exclusive in rows if exclusive == "false"]
+        # An exclusive queue ends with its connection, and nobody else may touch it. Quorum queues say nothing here.
+        return [name for name, exclusive in rows if exclusive != "true"]
 
     def drop(self) -> None:
-        if not self.given and self.vhost in _rabbitmqctl("list_vhosts", "-q", "--no-table-headers").split():
-            _rabbitmqctl("delete_vhost", self.vhost)
+        if not self.given and self.vhost in rabbitmqctl("list_vhosts", "-q", "--no-table-headers").split():
+            rabbitmqctl("delete_vhost", self.vhost)
 
 
-def _rabbitmqctl(*arguments: str) -> str:
+def rabbitmqctl(*arguments: str) -> str:
     return subprocess.run(
         ["rabbitmqctl", *arguments], capture_output=True, text=True, check=True, timeout=60, stdin=subprocess.DEVNULL
     ).stdout
@@ -293,7 +294,7 @@ def has_rabbitmq() -> bool:
     if not _may_look(RABBITMQ) or not shutil.which("rabbitmqctl") or not _listens("127.0.0.1", 5672):
         return False
     try:
-        _rabbitmqctl("list_vhosts", "-q")
+        rabbitmqctl("list_vhosts", "-q")
     except (subprocess.SubprocessError, OSError):
         return False
     return True

@@ -152,10 +152,10 @@ class Site:
         saver.answer()
         return saver
 
-    def worker(self, **env: str) -> Process:
+    def worker(self, *arguments: str, **env: str) -> Process:
         """A plain `celery worker` with two children, ready for work."""
         command = [sys.executable, "-m", "celery", "-A", "tests.integration.celeryapp", "worker"]
-        command += ["--loglevel=INFO", "--concurrency=2"]
+        command += ["--loglevel=INFO", "--concurrency=2", *arguments]
         worker = Process("worker", command, self._log("worker"), {**self.env, **env})
         self.processes.append(worker)
         worker.wait_for_output(" ready.")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from typing import Any
@@ -66,14 +65,6 @@ def save_each(count: int) -> dict[str, Any]:
     return {"seconds": seconds}
 
 
-def save_and_die(count: int) -> dict[str, Any]:
-    """Killed by the first hook after the commit, before anybody can have said goodbye."""
-    with transaction.atomic():
-        transaction.on_commit(lambda: os.kill(os.getpid(), signal.SIGKILL))
-        save(count, "kept")
-    return {}
-
-
 def save_held(count: int) -> dict[str, Any]:
     from tests.testapp.models import Letter
 
@@ -83,7 +74,27 @@ def save_held(count: int) -> dict[str, Any]:
     return {}
 
 
-COMMANDS = {function.__name__: function for function in (save_in_one_transaction, save_each, save_and_die, save_held)}
+def save_rows(model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of any of the test app's models, in one transaction."""
+    from django.apps import apps
+
+    with transaction.atomic():
+        for row in rows:
+            apps.get_model("testapp", model)(**row).save()
+    return {}
+
+
+def save_traced(model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """As a request does whose view is traced."""
+    from opentelemetry import trace
+
+    with trace.get_tracer("web").start_as_current_span("GET /"):
+        return save_rows(model, rows)
+
+
+COMMANDS = {
+    function.__name__: function for function in (save_in_one_transaction, save_each, save_held, save_rows, save_traced)
+}
 
 
 def main() -> None:

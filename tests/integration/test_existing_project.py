@@ -9,7 +9,6 @@ import difflib
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -227,10 +226,3 @@ def test_the_first_steps(
     assert "done" in project.manage("signalq", "status")
     figures(lines_changed_in_the_handler=2, settings_changed=1, users=20, seconds_to_done=seconds)
     assert worker.terminate() < 20
-
-
-def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"signalq"}
-    assert "signalq/py.typed" in names
-    assert any(name.startswith("signalq/migrations/0001") for name in names)

@@ -1,0 +1,1 @@
+"""Receivers with every outcome, for those who watch: metrics, traces, Sentry, Flower."""
