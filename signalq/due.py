@@ -34,6 +34,8 @@ PROBE = 4
 """Times GRACE until a probe that nobody has claimed is published again."""
 RECEIVERS_AT_ONCE = 100
 """SQLite puts at most 500 queries into one, and here each receiver has three."""
+PRUNED_AT_ONCE = 1_000
+"""Rows that one statement deletes."""
 OPEN = (State.WAITING, State.QUEUED, State.RUNNING)
 
 
@@ -154,13 +156,18 @@ class DueQuerySet(models.QuerySet[M]):
             delivery.save(using=self.db, update_fields=["errors"])
 
     def prune(self, older_than: float, limit: int) -> int:
-        """Delete up to ``limit`` done or discarded deliveries that finished ``older_than`` seconds ago; how many."""
+        """Delete up to ``limit`` done or discarded deliveries that finished ``older_than`` seconds ago; how many.
+
+        Looked for at once, deleted in smaller transactions: with statistics from before they came, PostgreSQL may sort
+        all that are old to find the first.
+        """
         pruned = 0
         for state in (State.DONE, State.DISCARDED):
             finished = self.filter(state=state, finished_at__lt=after(-older_than)).order_by("finished_at")
             ids = list(finished.values_list("pk", flat=True)[: limit - pruned])
-            # _raw_delete: no signals, no collector; the rows have no relations.
-            pruned += self.filter(pk__in=ids)._raw_delete(self.db) if ids else 0
+            for start in range(0, len(ids), PRUNED_AT_ONCE):
+                # _raw_delete: no signals, no collector; the rows have no relations.
+                pruned += self.filter(pk__in=ids[start : start + PRUNED_AT_ONCE])._raw_delete(self.db)
         return pruned
 
 

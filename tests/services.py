@@ -281,9 +281,17 @@ class RabbitMQ:
 
 
 def rabbitmqctl(*arguments: str) -> str:
-    return subprocess.run(
-        ["rabbitmqctl", *arguments], capture_output=True, text=True, check=True, timeout=60, stdin=subprocess.DEVNULL
-    ).stdout
+    """What it prints. On a busy machine it may not reach its node in time, and says so: it is asked again."""
+    for _ in range(5):
+        command = ["rabbitmqctl", *arguments]
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL
+        )
+        if answer.returncode != os.EX_UNAVAILABLE:
+            break
+    if answer.returncode:
+        raise OSError(f"{' '.join(command)} ended with {answer.returncode}: {answer.stderr or answer.stdout}")
+    return answer.stdout
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from signalq import async_receiver, publish, relay as relay_module, wire
+from signalq import async_receiver, due as due_module, publish, relay as relay_module, wire
 from signalq.models import Delivery
 from signalq.queryset import DeliveryQuerySet, State
 from signalq.receivers import registry
@@ -282,6 +282,20 @@ def test_done_is_pruned_and_dead_stays(alias: str, settings: Any) -> None:
 
 
 @pytest.mark.usefixtures("receiver")
+def test_what_is_pruned_is_looked_for_once_and_deleted_in_small_transactions(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(due_module, "PRUNED_AT_ONCE", 2)
+    for _ in range(6):
+        save(alias)
+    outbox(alias).update(state=State.DONE, due_at=None, finished_at=long_ago())
+    with CaptureQueriesContext(connections[alias]) as queries:
+        assert Delivery.objects.using(alias).prune(0, 5) == 5
+    assert [query["sql"].split()[0] for query in queries] == ["SELECT", "DELETE", "DELETE", "DELETE"]
+    assert outbox(alias).count() == 1
+
+
+@pytest.mark.usefixtures("receiver")
 def test_pruning_stops_for_what_is_due_and_goes_on_in_the_next_round(
     alias: str, monkeypatch: pytest.MonkeyPatch, broker_: Broker
 ) -> None:
@@ -301,6 +315,18 @@ def test_pruning_stops_for_what_is_due_and_goes_on_in_the_next_round(
     relay.round()
     relay.round()
     assert not outbox(alias, state=State.DONE).exists()
+
+
+@pytest.mark.usefixtures("receiver", "every_alias")
+def test_old_rows_of_one_database_do_not_keep_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "PRUNE_BATCH", 1)
+    monkeypatch.setattr(relay_module, "PRUNE_SECONDS", 0.0)
+    for alias in ("default", "sqlite"):
+        for _ in range(3):
+            save(alias)
+        outbox(alias).update(state=State.DONE, due_at=None, finished_at=long_ago() - timedelta(days=1))
+    Relay(["default", "sqlite"]).round()
+    assert outbox("default").count() == outbox("sqlite").count() == 2
 
 
 @pytest.mark.usefixtures("receiver")
