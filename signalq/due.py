@@ -34,8 +34,6 @@ PROBE = 4
 """Times GRACE until a probe that nobody has claimed is published again."""
 RECEIVERS_AT_ONCE = 100
 """SQLite puts at most 500 queries into one, and here each receiver has three."""
-PRUNED_AT_ONCE = 1_000
-"""Rows that one statement deletes."""
 OPEN = (State.WAITING, State.QUEUED, State.RUNNING)
 
 
@@ -156,19 +154,25 @@ class DueQuerySet(models.QuerySet[M]):
             delivery.save(using=self.db, update_fields=["errors"])
 
     def prune(self, older_than: float, limit: int) -> int:
-        """Delete up to ``limit`` done or discarded deliveries that finished ``older_than`` seconds ago; how many.
-
-        Looked for at once, deleted in smaller transactions: with statistics from before they came, PostgreSQL may sort
-        all that are old to find the first.
-        """
+        """Delete up to ``limit`` done or discarded deliveries that finished ``older_than`` seconds ago; how many."""
         pruned = 0
         for state in (State.DONE, State.DISCARDED):
             finished = self.filter(state=state, finished_at__lt=after(-older_than)).order_by("finished_at")
-            ids = list(finished.values_list("pk", flat=True)[: limit - pruned])
-            for start in range(0, len(ids), PRUNED_AT_ONCE):
+            with transaction.atomic(using=self.db):
+                self._use_indexes()
+                ids = list(finished.values_list("pk", flat=True)[: limit - pruned])
                 # _raw_delete: no signals, no collector; the rows have no relations.
-                pruned += self.filter(pk__in=ids[start : start + PRUNED_AT_ONCE])._raw_delete(self.db)
+                pruned += self.filter(pk__in=ids)._raw_delete(self.db) if ids else 0
         return pruned
+
+    def _use_indexes(self) -> None:
+        """For this transaction: with statistics from before the rows came, PostgreSQL sorts or scans all for a few."""
+        connection = connections[self.db]
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true)"
+                )
 
 
 def _grouped(due: Iterable[Due]) -> dict[tuple[int, float], list[int]]:

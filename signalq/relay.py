@@ -52,7 +52,7 @@ BATCHES = 100
 POLL = 1.0
 """Seconds between two looks at an outbox that had nothing due."""
 PRUNE_EVERY = 60.0
-PRUNE_BATCH = 10_000
+PRUNE_BATCH = 1_000
 PRUNE_SECONDS = 0.5
 """Of pruning in one round, then what is due has its turn: at 10,000 a second the rows of a minute take ten."""
 BROKER = "the broker"

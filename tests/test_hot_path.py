@@ -166,6 +166,24 @@ def test_no_statement_reads_more_than_it_takes(
     assert len(reading.seen) >= STATEMENTS, "\n".join(sorted(reading.seen))
 
 
+@pytest.mark.usefixtures("temporary_receivers", "quiet")
+@pytest.mark.parametrize("alias", ["default"], indirect=True)  # the one whose planner may change its mind
+@pytest.mark.parametrize("believed", [1, 1_000, 3_000])
+@pytest.mark.fault(21)
+def test_pruning_reads_no_more_than_it_deletes(alias: str, believed: int) -> None:
+    """With statistics from when there were few old rows."""
+    async_receiver(post_save, sender=Author, name="hot")(lambda **kwargs: None)
+    Author.objects.using(alias).create(name="Ada")
+    outbox(alias).update(state=State.DONE, due_at=None, finished_at="2020-01-01T00:00:00Z")
+    multiply(alias, believed)
+    analyse(alias)
+    multiply(alias, 2 * BESIDE)
+    reading = Reading(alias)
+    with reading:
+        assert outbox(alias).prune(1, 1_000) == 1_000
+    assert not reading.wrong, "\n".join(reading.wrong)
+
+
 def newest(alias: str, name: str, number: int) -> list[int]:
     rows = Delivery.objects.using(alias).filter(receiver=name, state=State.QUEUED)
     return list(rows.order_by("-pk").values_list("pk", flat=True)[:number])

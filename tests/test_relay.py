@@ -15,7 +15,7 @@ from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from signalq import async_receiver, due as due_module, publish, relay as relay_module, wire
+from signalq import async_receiver, publish, relay as relay_module, wire
 from signalq.models import Delivery
 from signalq.queryset import DeliveryQuerySet, State
 from signalq.receivers import registry
@@ -279,20 +279,6 @@ def test_done_is_pruned_and_dead_stays(alias: str, settings: Any) -> None:
     outbox(alias, pk=pks[3]).update(state=State.DISCARDED)
     Relay([alias]).round()
     assert list(outbox(alias).values_list("pk", flat=True)) == [pks[1], pks[2]]
-
-
-@pytest.mark.usefixtures("receiver")
-def test_what_is_pruned_is_looked_for_once_and_deleted_in_small_transactions(
-    alias: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(due_module, "PRUNED_AT_ONCE", 2)
-    for _ in range(6):
-        save(alias)
-    outbox(alias).update(state=State.DONE, due_at=None, finished_at=long_ago())
-    with CaptureQueriesContext(connections[alias]) as queries:
-        assert Delivery.objects.using(alias).prune(0, 5) == 5
-    assert [query["sql"].split()[0] for query in queries] == ["SELECT", "DELETE", "DELETE", "DELETE"]
-    assert outbox(alias).count() == 1
 
 
 @pytest.mark.usefixtures("receiver")
