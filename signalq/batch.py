@@ -93,5 +93,5 @@ def _perform(receiver: Receiver, using: str, ready: Mapping[Delivery, Event]) ->
         with unbroken(receiver, using):
             receiver.synchronous(list(ready.values()))
         deliveries = list(ready)
-        if type(deliveries[0]).objects.using(using).held(deliveries).set_done() != len(deliveries):
+        if type(deliveries[0]).objects.using(using).set_done(deliveries) != len(deliveries):
             raise LeaseLost(f"{receiver.name}: a delivery of this batch is no longer this worker's.")

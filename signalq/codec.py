@@ -202,11 +202,16 @@ def load_event(text: str) -> Event:
         )
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def transform(value: Any, function: Callable[[Any], Any]) -> Any:
-    """``value`` with ``function`` applied to everything that is no container, however deep.
+    """``value`` with ``function`` applied to everything that is no container, however deep; plain values stay.
 
     Raises DecodeError where it is too deep for this process's stack.
     """
+    if type(value) in _PLAIN:
+        return value
     try:
         return _transformed(value, function)
     except RecursionError as error:

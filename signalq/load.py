@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from django.core.management.base import OutputWrapper
 from django.db import connections
 from django.db.migrations import Migration
 from django.db.models import Model
+from django.db.models.options import Options
 
 from . import codec
 from .event import Counterpart, Event, FieldText, ModelClass, Reference, RequestSnapshot, Snapshot
@@ -91,14 +93,16 @@ class Loader:
         # Used once: a handler may have changed the instance, or the row.
         # By the text of its key, which need not have a hash.
         instance = self._fresh((reference.model, reference.using, _text(pk)))
-        if instance is None or not self._touched.isdisjoint(_addresses(instance, reference.using)):
+        addresses = _addresses(instance, reference.using)
+        if instance is None or not self._touched.isdisjoint(addresses):
             rows = _rows(reference.model, reference.using, pk=pk)
             if not rows:
                 raise ObjectGone(
                     f"The {reference.model} with primary key {pk!r} was deleted before its handler could run."
                 )
             instance = rows[0]
-        self._touched.update(_addresses(instance, reference.using))
+            addresses = _addresses(instance, reference.using)
+        self._touched.update(addresses)
         return instance
 
     def _fresh(self, address: Address) -> Model | None:
@@ -113,10 +117,17 @@ class Loader:
         return self._loaded.pop(address, (None, 0.0))[0]
 
 
-def _addresses(instance: Model, using: str) -> list[Address]:
+def _addresses(instance: Model | None, using: str) -> list[Address]:
     """Each table that holds a part of it, with the key there: a proxy, a parent and a child may be one object."""
-    models = [type(instance)._meta.concrete_model or type(instance), *instance._meta.get_parent_list()]
-    return [(model._meta.label, using, _text(instance._get_pk_val(model._meta))) for model in models]
+    if instance is None:
+        return []
+    return [(label, using, _text(instance._get_pk_val(options))) for label, options in _tables(type(instance))]
+
+
+@functools.lru_cache
+def _tables(model: type[Model]) -> list[tuple[str, Options[Any]]]:
+    models = [model._meta.concrete_model or model, *model._meta.get_parent_list()]
+    return [(each._meta.label, each._meta) for each in models]
 
 
 def _text(pk: Any) -> str:

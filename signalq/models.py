@@ -80,7 +80,7 @@ class Delivery(models.Model):
 
     def set_done(self) -> None:
         """The handler's work is done. Raises LeaseLost, as every transition of a running delivery does."""
-        if not Delivery.objects.using(self._state.db).set_one_done(self):
+        if not Delivery.objects.using(self._state.db).set_done([self]):
             raise self._lost()
         self.state = State.DONE
 

@@ -56,12 +56,13 @@ class DeliveryQuerySet(DueQuerySet["Delivery"]):
             return self._claim_in_two(receivers, ids, lease)
         due_sql, due_parameters = moment(self.db, lease)
         lock = " FOR UPDATE SKIP LOCKED" if connection.features.has_select_for_update_skip_locked else ""
+        among, id_parameters = self._among(ids)
         claimed = self.raw(
             # The names are Django's own, the values are parameters. || '': see Unindexed.
             f"UPDATE {self._table} SET state = %s, attempt = attempt + 1, due_at = {due_sql} WHERE id IN ("
-            f"SELECT id FROM {self._table} WHERE id IN ({_marks(ids)}) AND (receiver || '') IN ({_marks(receivers)})"
+            f"SELECT id FROM {self._table} WHERE {among} AND (receiver || '') IN ({_marks(receivers)})"
             f" AND (state || '') = %s ORDER BY id{lock}) RETURNING *",
-            [State.RUNNING.value, *due_parameters, *ids, *receivers, State.QUEUED.value],
+            [State.RUNNING.value, *due_parameters, *id_parameters, *receivers, State.QUEUED.value],
         )
         return sorted(claimed, key=lambda delivery: delivery.pk)
 
@@ -130,28 +131,28 @@ class DeliveryQuerySet(DueQuerySet["Delivery"]):
     def held(self, deliveries: Iterable[Delivery]) -> DeliveryQuerySet:
         """Those of ``deliveries`` that are still their worker's: the fence is the number of the attempt."""
         conditions = Q(pk__in=[])
-        by_attempt: dict[int, list[int]] = {}
-        for delivery in deliveries:
-            by_attempt.setdefault(delivery.attempt, []).append(delivery.pk)
-        for attempt, ids in by_attempt.items():
+        for attempt, ids in _by_attempt(deliveries).items():
             conditions |= Q(pk__in=ids, attempt=attempt)
         return self.filter(conditions, in_state(State.RUNNING))
 
-    def set_done(self) -> int:
-        """The work of all of them is done; how many that were."""
-        return self.update(state=State.DONE, due_at=None, finished_at=Now())
+    def set_done(self, deliveries: Sequence[Delivery]) -> int:
+        """The work of all of them is done; how many were still their worker's, as in ``held``.
 
-    def set_one_done(self, delivery: Delivery) -> bool:
-        """``held([delivery]).set_done()``, which Django builds for longer than the database takes for it."""
+        Django builds it for longer than the database takes for it.
+        """
         connection, (now, _) = connections[self.db], moment(self.db)
         state = "state" if connection.vendor == "mysql" else "(state || '')"  # see Unindexed; MariaDB takes || for OR
+        done = 0
         with connection.cursor() as cursor:
-            cursor.execute(
-                f"UPDATE {self._table} SET state = %s, due_at = NULL, finished_at = {now}"
-                f" WHERE id = %s AND attempt = %s AND {state} = %s",
-                [State.DONE.value, delivery.pk, delivery.attempt, State.RUNNING.value],
-            )
-            return bool(cursor.rowcount)
+            for attempt, ids in _by_attempt(deliveries).items():
+                among, id_parameters = self._among(ids)
+                cursor.execute(
+                    f"UPDATE {self._table} SET state = %s, due_at = NULL, finished_at = {now}"
+                    f" WHERE {among} AND attempt = %s AND {state} = %s",
+                    [State.DONE.value, *id_parameters, attempt, State.RUNNING.value],
+                )
+                done += cursor.rowcount
+        return done
 
     def renew(self, deliveries: Iterable[Delivery], lease: float) -> int:
         """Keep the lease of running deliveries for another ``lease`` seconds; how many still had it."""
@@ -223,6 +224,19 @@ class DeliveryQuerySet(DueQuerySet["Delivery"]):
     @property
     def _table(self) -> str:
         return connections[self.db].ops.quote_name(self.model._meta.db_table)
+
+    def _among(self, ids: Sequence[int]) -> tuple[str, list[Any]]:
+        """The condition that the id is one of ``ids``, and its parameters: in PostgreSQL one, soon read."""
+        if len(ids) > 1 and connections[self.db].vendor == "postgresql":
+            return "id = ANY(%s::bigint[])", [list(ids)]
+        return f"id IN ({_marks(ids)})", list(ids)
+
+
+def _by_attempt(deliveries: Iterable[Delivery]) -> dict[int, list[int]]:
+    ids: dict[int, list[int]] = {}
+    for delivery in deliveries:
+        ids.setdefault(delivery.attempt, []).append(delivery.pk)
+    return ids
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -207,4 +207,4 @@ def lease_and_hand_back(alias: str, reading: Reading) -> None:
         assert Delivery.objects.using(alias).renew(claimed[:5], 20) == 5
         with Lease(alias, claimed) as lease:
             lease.take(1)
-        Delivery.objects.using(alias).held(claimed[:1]).set_done()
+        Delivery.objects.using(alias).set_done(claimed[:2])
