@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 QUEUE = "celery"
+PATIENCE = 20.0
+"""Seconds that RabbitMQ has to welcome us."""
 
 
 def client(broker: str) -> redis.Redis:
@@ -28,7 +30,12 @@ def channel(broker: str) -> Iterator[Any]:
     """A channel to the RabbitMQ behind Celery's url."""
     parts = urlsplit(broker)
     host = f"{parts.hostname}:{parts.port or 5672}"
-    with amqp.Connection(host, parts.username, parts.password, virtual_host=unquote(parts.path[1:])) as connection:
+    connection = amqp.Connection(
+        host, parts.username, parts.password, virtual_host=unquote(parts.path[1:]), connect_timeout=PATIENCE
+    )
+    with contextlib.suppress(TimeoutError):  # a node that has just been thawed or relieved may forget a newcomer
+        connection.connect()
+    with connection:  # connects again if it is not yet
         yield connection.channel()
 
 
