@@ -26,6 +26,9 @@ POISON = "poison"
 QUIET = 1.5
 """Seconds without a new effect of the control, its queue empty, until it counts as finished."""
 
+DEAF = 20.0
+"""Seconds for which messages may wait while nothing is done."""
+
 
 class Run:
     """The processes of one test on one database and one broker, and what they should have done."""
@@ -34,6 +37,7 @@ class Run:
         self.site, self.alias, self.broker, self.long = site, alias, broker, long
         self.kills = 0
         self._mills = 0
+        self._looks, self._moved = (0, False), time.monotonic()
         site.env["DJANGO_SETTINGS_MODULE"] = "tests.faults.settings"
         self.settings(**({} if long else QUICK))
 
@@ -78,6 +82,17 @@ class Run:
         """The worker, started anew if it has ended, as systemd or Docker do it."""
         workers = [process for process in self.site.processes if process.name == "worker"]
         return self.site.supervised(workers[-1]) if workers else self.site.worker()
+
+    def checked(self) -> Process:
+        """The same, also if it is deaf: messages wait and nothing is done, as a health check on the lag notices."""
+        looks = self.outstanding(), bool(depth(self.broker))
+        if looks != self._looks or not all(looks):
+            self._looks, self._moved = looks, time.monotonic()
+        worker = self.supervised()
+        if time.monotonic() - self._moved < DEAF:
+            return worker
+        worker.kill()
+        return self.supervised()
 
     def wait_for_handler(
         self, receiver: str, meanwhile: Callable[[], object] = lambda: None, timeout: float = 120
