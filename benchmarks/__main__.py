@@ -1,6 +1,6 @@
 """The run: every family on PostgreSQL with Redis, then the core of it on the other databases and brokers.
 
-python -m benchmarks               all of it, under 20 minutes on an idle machine with two cores
+python -m benchmarks               all of it; PostgreSQL with Redis takes 20 minutes on two cores
 python -m benchmarks --quick       fewer rounds, smaller backlogs, no peers' workers: under 3
 python -m benchmarks --only worker --only capture
 """

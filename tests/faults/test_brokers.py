@@ -190,7 +190,7 @@ def test_redis_is_full(run: Run, server: Server, figures: Callable[..., None]) -
 @pytest.mark.sites("default rabbitmq", "mariadb rabbitmq", "sqlite rabbitmq")
 def test_the_memory_alarm(run: Run, server: Server, own_rabbitmq: OwnRabbitMQ, figures: Callable[..., None]) -> None:
     """Without confirms a message sent meanwhile counts as sent, and may go down with its process: until one has."""
-    requests = 300 if run.long else 40
+    requests = 300  # few of them lie in the buffers of sockets, and arrive
     run.worker()
     run.finish(run.mill(seed=110, requests=5))
     for alarms in range(1, 6):
