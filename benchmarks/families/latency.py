@@ -14,10 +14,10 @@ IDLE = 20.0
 
 def measure(lab: Lab, *, peers: bool) -> None:
     quick = lab.notebook.quick
-    rates = {"idle": (IDLE, 60 if quick else 250)}
+    rates = {"idle": (IDLE, 60 if quick else 150)}
     if peers:
-        rates["200"] = (200.0, 400 if quick else 1_200)
-        rates["500"] = (500.0, 800 if quick else 2_500)
+        rates["200"] = (200.0, 400 if quick else 1_000)
+        rates["500"] = (500.0, 800 if quick else 1_500)
     lab.rounds(lab.notebook.rounds(1, 3), NAMES, lambda name: _round(lab, name, rates))
     lab.end_insides()
 

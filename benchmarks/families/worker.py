@@ -8,9 +8,9 @@ from benchmarks.lab import Lab
 from benchmarks.processes import VariantError
 
 INSERTING = {
-    "h": 1_500, "h+": 3_000, "durable": 8_000, "durable one": 3_000, "transient+": 3_000,
+    "h": 1_200, "h+": 2_500, "durable": 6_000, "durable one": 2_500, "transient+": 2_000,
 }  # fmt: skip
-SHARING = {"h+": 2_500, "durable": 4_000}
+SHARING = {"h+": 2_000, "durable": 3_000}
 BATCHING = {"batch": 40_000, "celery-batches": 6_000}
 PEERS = {
     "q-signals": 2_000, "procrastinate": 1_000, "tasks-db": 1_000, "huey": 2_500,
@@ -24,13 +24,13 @@ def measure(lab: Lab, *, peers: bool) -> None:
     inserting = {name: count // share for name, count in INSERTING.items()}
     sharing = {name: count // share for name, count in SHARING.items()}
     batching = {name: count // share for name, count in BATCHING.items() if peers or name == "batch"}
-    number = lab.notebook.rounds(1, 5)
+    number = lab.notebook.rounds(1, 4)
     lab.rounds(number, list(inserting), lambda name: _round(lab, "insert", name, inserting[name]))
     lab.rounds(number, list(sharing), lambda name: _round(lab, "shared", name, sharing[name]))
     lab.rounds(number, list(batching), lambda name: _round(lab, "bulk", name, batching[name]))
     if peers and lab.notebook.every_peer:
         others = {name: count // share for name, count in PEERS.items()}
-        lab.rounds(min(number, 2), list(others), lambda name: _round(lab, "insert", name, others[name]))
+        lab.rounds(1, list(others), lambda name: _round(lab, "insert", name, others[name]))
     lab.end_insides()
 
 

@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.timeout(900)]
 
 RATIO = 1.2
 """How much longer a save may take with the broker away."""
+ROUGHLY = 2.0
+"""The same where other tests run beside it: who waited for the broker would take hundreds of times as long."""
 
 
 @contextlib.contextmanager
@@ -80,7 +82,7 @@ def frozen_while_saving(run: Run, server: Server) -> dict[str, object]:
     # Without confirms, and they are no default, the hand-written one writes into a buffer and takes it for sent.
     bites = waited > seconds / 4 if run.broker.startswith("redis") else "cannot be reached" in ours.output()
     assert bites, "nobody noticed that the broker was frozen"
-    assert ratio <= RATIO
+    assert ratio <= (RATIO if run.long else ROUGHLY)
     assert not run.long or ratio_p99 <= RATIO
     return run.check(
         bites=False,
