@@ -191,7 +191,7 @@ def publish_all(backlog: Backlog, relay: Process, number: int) -> float:
 
 
 def peak_of(process: Process) -> float:
-    """The most memory it has had, in MiB. The kernel remembers it: what is soon done would be over between two looks."""
+    """The most memory it has had, in MiB. The kernel remembers it: what is soon done is over between two looks."""
     status = Path(f"/proc/{process.popen.pid}/status").read_text()
     [kib] = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(kib) / 2**10
