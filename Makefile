@@ -55,8 +55,8 @@ fuzz: $(VENV)/.installed-test ## fuzzing of what a worker reads, minutes: SECOND
 
 faults: $(VENV)/.installed-test ## the table of faults, each with many kills; its figures go into docs/reliability.md
 	rm -rf var/faults
-	-$(BIN)/python -m pytest -m "fault and alone" -v --long --faults=var/faults/alone.json $(ARGS)
-	-$(BIN)/python -m pytest -m "fault and not alone" -v --long -n 4 --dist worksteal --faults=var/faults/together.json $(ARGS)
+	-$(BIN)/python -m pytest -m "fault and alone" -v --long --durations=15 --faults=var/faults/alone.json $(ARGS)
+	-$(BIN)/python -m pytest -m "fault and not alone" -v --long -n 4 --dist worksteal --durations=40 --faults=var/faults/together.json $(ARGS)
 	$(BIN)/python -m tests.faults.table docs/reliability.md var/faults/*.json
 
 bench: ## signalq, hand-written Celery and peers side by side, QUICK=1 for a short one; the table is kept in var/bench.md

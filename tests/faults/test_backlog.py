@@ -113,10 +113,10 @@ def test_nothing_is_repeated_while_it_waits(
 ) -> None:
     # Five minutes of 100,000 deliveries once; with more relays a smaller one. At its end up to 800 are in the hands of
     # the worker's two children, where no relay sees them, and may be published again.
-    deliveries = backlog.save((33_334 if relays == 1 else 10_000) if long else 3_400)
+    deliveries = backlog.save((33_334 if relays == 1 else 4_000) if long else 3_400)
     for _ in range(relays):
         backlog.relay()
-    stopped = 300 if long and relays == 1 else 90 if long else 10
+    stopped = 300 if long and relays == 1 else 60 if long else 10
     time.sleep(stopped)  # that nothing happens has no event to be waited for
     rewritten = backlog.rewritten()
     seconds = backlog.drain(deliveries)
@@ -139,7 +139,7 @@ def test_a_backlog_whose_messages_are_lost_is_published_again_at_once(
     backlog: Backlog, request: pytest.FixtureRequest, long: bool, figures: Callable[..., None]
 ) -> None:
     """After any time: it is not its age that counts."""
-    deliveries = backlog.save(3_000 if long else 1_000)
+    deliveries = backlog.save(2_000 if long else 1_000)
     backlog.relay()
     time.sleep(60 if long else 5)
     before = backlog.published()
@@ -233,7 +233,7 @@ def test_a_look_at_a_backlog_takes_as_long_after_many_rounds(
     alias: str, long: bool, settings: Any, figures: Callable[..., None], temporary_receivers: None
 ) -> None:
     """Rows move on in the index and leave dead entries behind, which a later look must not wade through."""
-    rows, rounds = (1_000_000, 1_500) if long else (20_000, 40)
+    rows, rounds = (1_000_000, 1_000) if long else (20_000, 40)
     template(alias)
     multiply(alias, rows)
     analyse(alias)

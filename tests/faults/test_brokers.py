@@ -157,6 +157,7 @@ def test_redis_is_flushed(run: Run, server: Server, figures: Callable[..., None]
 @pytest.mark.sites("default redis", "default rabbitmq")
 def test_emptied_while_there_is_always_more(run: Run, server: Server, figures: Callable[..., None]) -> None:
     """The saves are faster than the handlers, so that the queue does not become empty again: a probe finds the loss."""
+    run.settings(GRACE=3)  # a probe is sent after it, and another passes until what it tells is acted on
     run.site.env["SIGNALQ_FAULTS_HANDLER_SECONDS"] = "0.03"
     run.worker()
     with milling(run, "ours", rate=25):

@@ -82,7 +82,7 @@ def test_many_handlers_on_few_rows(run: Run, each: int, figures: Callable[..., N
     kinds = ["ours", "control"]
     Author.objects.using(run.alias).bulk_create(Author(name=f"{name} {row}") for name in kinds for row in range(ROWS))
     workers = [run.worker(), run.worker()]
-    count, rounds = 600, 5 if run.long else 3
+    count, rounds = 600, 3
     for name in kinds:
         seconds_for(run, name, 50, workers)  # connections, imports
     seconds: dict[str, list[float]] = {name: [] for name in kinds}

@@ -158,7 +158,7 @@ def test_the_web_processes_publish_themselves(
     web: Web, site: Site, alias: str, long: bool, figures: Callable[..., None]
 ) -> None:
     """The parent has published before the fork. No relay runs: what is done was published by who saved it."""
-    answers = web.save_many(400 if long else 100)
+    answers = web.save_many(200 if long else 100)
     assert not web.failures
     saved = 3 * Author.objects.using(alias).count()
     if web.name == "uwsgi":
@@ -204,7 +204,7 @@ def test_a_reload_or_an_end_amid_requests(
     relay(site)
     before = {pid for _, pid, _ in web.save_many(40)}
     assert not web.failures
-    answers = web.save_many(400 if long else 100, lambda: os.kill(web.popen.pid, signum))
+    answers = web.save_many(200 if long else 100, lambda: os.kill(web.popen.pid, signum))
     kept = set(Author.objects.using(alias).values_list("pk", flat=True))
     assert {pk for pk, *_ in answers} <= kept, "answered and not saved"
     if signum == signal.SIGHUP:

@@ -33,6 +33,6 @@ if importlib.util.find_spec("atheris"):  # there is no wheel for each system and
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.fault(18, 32)
     def test_fuzzing_breaks_no_promise(name: str, long: bool, figures: Callable[..., None]) -> None:
-        executed, output = run(name, seconds=60 if long else 3, seed=20)
+        executed, output = run(name, seconds=30 if long else 3, seed=20)
         assert executed > 100, output
         figures(executions=executed, seed=20)
