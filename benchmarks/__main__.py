@@ -1,6 +1,6 @@
 """The run: every family on PostgreSQL with Redis, then the core of it on the other databases and brokers.
 
-python -m benchmarks               all of it; PostgreSQL with Redis takes 20 minutes on two cores
+python -m benchmarks               all of it; under 20 minutes on two cores
 python -m benchmarks --quick       fewer rounds, smaller backlogs, no peers' workers: under 3
 python -m benchmarks --only worker --only capture
 """
@@ -23,6 +23,8 @@ from benchmarks.processes import ROOT, say
 FAMILIES = ["capture", "publish", "relay", "worker", "latency", "size", "footprint"]
 ELSEWHERE = ["capture", "publish", "worker", "latency"]
 """What is measured on the other databases and brokers, too."""
+COMMITTING = ["worker", "latency"]
+"""What is measured without waiting for commits, too: what commits in a request is its own."""
 PACKAGES = [
     "Django", "celery", "kombu", "redis", "psycopg", "celery-batches", "django-celery-outbox", "django-q-signals",
     "django-q2", "procrastinate", "django-tasks-db", "huey", "dramatiq", "rq",
@@ -60,20 +62,25 @@ def _run(notebook: Notebook, arguments: argparse.Namespace, directory: Path) -> 
     only, started = arguments.only or FAMILIES, time.monotonic()
     sizes = [10_000, 100_000] if arguments.quick else [10_000, 100_000, 1_000_000]
     for database, broker in _columns(arguments):
-        main_column = (database, broker) == ("postgresql", "redis")
         with Lab(notebook, database, broker, directory) as lab:
-            for family in (name for name in (FAMILIES if main_column else ELSEWHERE) if name in only):
+            for family in (name for name in _families(lab) if name in only):
                 say(f"{time.monotonic() - started:6.0f} s  {lab.column}: {family}  (load {os.getloadavg()[0]:.1f})")
                 lab.family = family
                 module = import_module(f"benchmarks.families.{family}")
                 if family == "size":
                     module.measure(lab, sizes=sizes + ([10_000_000] if arguments.long else []))
                 else:
-                    module.measure(lab, peers=main_column)
+                    module.measure(lab, peers=lab.is_main)
                 notebook.facts["seconds"] = round(time.monotonic() - started)
                 _keep(notebook, arguments.output)
         # Elsewhere a few rounds are enough: there are no goals to be judged by them.
         notebook.quick = True
+
+
+def _families(lab: Lab) -> list[str]:
+    if lab.is_main:
+        return FAMILIES
+    return COMMITTING if lab.database == services.NO_WAIT else ELSEWHERE
 
 
 def _columns(arguments: argparse.Namespace) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from benchmarks.lab import Notebook
 
-MAIN = "postgresql, redis"
 Values = Callable[[Notebook, str], list[float]]
 
 

@@ -14,6 +14,7 @@ from benchmarks import services
 from benchmarks.processes import Inside, Process, VariantError, say
 from benchmarks.variants import ALONE, VARIANTS, Variant
 
+MAIN = "postgresql, redis"
 Key = tuple[str, str, str, str]
 """Column (database and broker), family, metric, variant."""
 
@@ -43,6 +44,11 @@ class Lab:
         self.broker = services.Broker(broker, directory)
         self.insides: dict[str, Inside] = {}
         self.made: dict[str, Variant] = {}
+
+    @property
+    def is_main(self) -> bool:
+        """The column with all families and peers, to which the goals belong."""
+        return self.column == MAIN
 
     def __enter__(self) -> Lab:
         self.broker.start()

@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from benchmarks.goals import GOALS, MAIN, Goal, figure, passed
-from benchmarks.lab import Notebook
+from benchmarks.goals import GOALS, Goal, figure, passed
+from benchmarks.lab import MAIN, Notebook
 from benchmarks.variants import VARIANTS
 
 PLOTS = {

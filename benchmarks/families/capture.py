@@ -30,6 +30,6 @@ def measure(lab: Lab, *, peers: bool) -> None:
         lab.note("capture", "unmatched", name, inside.ask("send_signals", count=2_000)["seconds"] * 1e6)
 
     others = (PEERS if lab.notebook.every_peer else PEERS[:2]) if peers else []
-    lab.rounds(lab.notebook.rounds(3, 9), [*OURS, *others], round_of)
-    lab.rounds(lab.notebook.rounds(3, 9), ["plain", *UNMATCHED], unmatched)
+    lab.rounds(lab.notebook.rounds(3, 7), [*OURS, *others], round_of)
+    lab.rounds(lab.notebook.rounds(3, 7), ["plain", *UNMATCHED], unmatched)
     lab.end_insides()

@@ -14,7 +14,7 @@ IDLE = 20.0
 
 def measure(lab: Lab, *, peers: bool) -> None:
     quick = lab.notebook.quick
-    rates = {"idle": (IDLE, 60 if quick else 150)}
+    rates = {"idle": (IDLE, 60 if quick else 120)}
     if peers:
         rates["200"] = (200.0, 400 if quick else 1_000)
         rates["500"] = (500.0, 800 if quick else 1_500)

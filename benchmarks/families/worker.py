@@ -8,23 +8,25 @@ from benchmarks.lab import Lab
 from benchmarks.processes import VariantError
 
 INSERTING = {
-    "h": 1_200, "h+": 2_500, "durable": 6_000, "durable one": 2_500, "transient+": 2_000,
+    "h": 900, "h+": 2_500, "durable": 6_000, "durable one": 2_500, "transient+": 2_000,
 }  # fmt: skip
 SHARING = {"h+": 2_000, "durable": 3_000}
-BATCHING = {"batch": 40_000, "celery-batches": 6_000}
+BATCHING = {"batch": 30_000, "celery-batches": 5_000}
 PEERS = {
     "q-signals": 2_000, "procrastinate": 1_000, "tasks-db": 1_000, "huey": 2_500,
     "dramatiq": 1_500, "rq": 600,
 }  # fmt: skip
+COMPARED = ["h", "h+", "durable"]
+"""What the table compares on other databases and brokers, too."""
 PATIENCE = 40.0
 
 
 def measure(lab: Lab, *, peers: bool) -> None:
     share = 3 if lab.notebook.quick else 1
-    inserting = {name: count // share for name, count in INSERTING.items()}
+    inserting = {name: count // share for name, count in INSERTING.items() if peers or name in COMPARED}
     sharing = {name: count // share for name, count in SHARING.items()}
-    batching = {name: count // share for name, count in BATCHING.items() if peers or name == "batch"}
-    number = lab.notebook.rounds(1, 4)
+    batching = {name: count // share for name, count in BATCHING.items() if peers}
+    number = lab.notebook.rounds(1, 3)
     lab.rounds(number, list(inserting), lambda name: _round(lab, "insert", name, inserting[name]))
     lab.rounds(number, list(sharing), lambda name: _round(lab, "shared", name, sharing[name]))
     lab.rounds(number, list(batching), lambda name: _round(lab, "bulk", name, batching[name]))

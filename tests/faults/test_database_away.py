@@ -140,7 +140,8 @@ def test_no_room_for_the_outbox(run: Run, own_postgres: OwnPostgres, figures: Ca
     figures(**run.check(bites=False, seed=171, requests_failed=failed, back_s=seconds, seconds_to_converge=converged))
     check_all_live(processes)
     told = sum("Database 'default': " in line for line in worker.output().splitlines())
-    assert told <= 1, f"the relay has said {told} times that the database fails"
+    # Once, and not in each round; and again when room has come in between, as PostgreSQL tidies up.
+    assert told <= 5, f"the relay has said {told} times that the database fails"
 
 
 @pytest.mark.fault(17)
