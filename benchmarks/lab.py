@@ -145,4 +145,10 @@ class Lab:
                     measure(name)
                 except (VariantError, OSError, json.JSONDecodeError) as error:
                     say(f"  {name}: {error}")
-                    self.notebook.failures[what] = str(error).strip().splitlines()[-1][:300]
+                    self.notebook.failures[what] = _in_a_line(str(error))
+
+
+def _in_a_line(error: str) -> str:
+    """What happened is its first line, or the last one of a traceback."""
+    lines = error.strip().splitlines() or ["no reason given"]
+    return lines[-1 if lines[0].startswith("Traceback") else 0][:300]
